@@ -1,0 +1,69 @@
+"""Copy the numbers that tests compare with out of a folder of reference recordings: ``python -m ci.record_golden SRC``.
+
+The recordings were made with the authors' own programs (openai/guided-diffusion 22e0df8, andreas128/RePaint 8e2a055)
+and MONAI 1.6.1, with tables in double precision; only numbers are kept. ``tests/golden/README.md`` describes each file.
+"""
+
+import json
+from pathlib import Path
+
+import fire
+import numpy as np
+
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+
+
+def record(src: str) -> None:
+    """Write ``tests/golden`` from a folder with ``gdpi_difftumor`` and ``guided_diffusion``."""
+    gdpi, guided = Path(src) / "gdpi_difftumor", Path(src) / "guided_diffusion"
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+
+    schedules = np.load(gdpi / "repaint_schedules.npz")
+    checksums = {
+        name: entry["sha256"]
+        for name, entry in _read(gdpi / "repaint_schedules.json").items()
+        if isinstance(entry, dict)
+    }
+    np.savez_compressed(GOLDEN / "repaint_schedules.npz", **{name: schedules[name] for name in schedules.files})
+    noise = _read(gdpi / "noise_schedules.json")
+    oracle = _read(gdpi / "repaint_gaussian_oracle.json")
+    mask = _read(gdpi / "ame_real_ct.json")["example_ct_sm + example_seg"]
+    _write("repaint_checksums.json", checksums)
+    _write(
+        "noise_schedules.json",
+        {
+            name: noise[name]
+            for name in (
+                "difftumor_cosine_T4",
+                "gdpi_linear_T1000_respaced250",
+                "oracle_respacing_test_target_mean0.1_std0.2",
+                "gdpi_normalisation_4mu_minus_1_mu_per_cm",
+            )
+        },
+    )
+    _write("repaint_gaussian_oracle.json", oracle)
+    _write("adaptive_mask_real_ct.json", mask)
+
+    tables, steps = np.load(guided / "schedule.npz"), np.load(guided / "c_psample.npz")
+    np.savez_compressed(GOLDEN / "schedules.npz", **{name: tables[name][::37] for name in tables.files})
+    left_out = ("ddim50", "full_i10_", "full_i500_")
+    kept = [n for n in steps.files if not n.endswith("_guided") and not n.startswith(left_out)]
+    np.savez_compressed(GOLDEN / "ancestral.npz", **{name: steps[name] for name in kept})
+    loss = np.load(guided / "d_loss.npz")
+    kept = [n for n in loss.files if not n.startswith("seg")]
+    np.savez_compressed(GOLDEN / "hybrid_vlb.npz", **{name: loss[name] for name in kept})
+    weights = np.load(guided / "weights.npz")
+    kept = [n for n in weights.files if not n.startswith("cls")]
+    np.savez_compressed(GOLDEN / "tiny_unet.npz", **{name: weights[name] for name in kept})
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def _write(name: str, content: dict) -> None:
+    (GOLDEN / name).write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    fire.Fire(record)

@@ -1,0 +1,1 @@
+"""The Python that bundles run: shared networks, samplers, engines and reports."""

@@ -1,0 +1,1 @@
+"""Training objectives that MONAI does not have."""

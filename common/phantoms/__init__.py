@@ -1,0 +1,1 @@
+"""Deterministic synthetic images for demonstrations, tests and studies; none of them is a patient."""

@@ -1,0 +1,81 @@
+"""DDPM sampling, with fixed or learned variance."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..schedulers import NoiseSchedule, at
+from .noise import Generators, NoisePredictor, randn_like
+
+
+def mean_and_log_variance(
+    model: NoisePredictor, x_t: Tensor, step: int, schedule: NoiseSchedule, clip: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return the Gaussian p(x_{t-1} | x_t) of the reverse process.
+
+    The variance is the posterior's ("fixed small") or, where the model predicts it, interpolated in the logarithm.
+
+    Sources: Ho et al. 2020, Eq. 7 and 11; Nichol and Dhariwal 2021, Eq. 15.
+
+    Args:
+        model: noise predictor.
+        x_t: noisy images, shape (B, C, *spatial).
+        step: of the schedule, in [0, N - 1].
+        schedule: with tables on the device of ``x_t``.
+        clip: whether the clean image is clamped to [-1, 1].
+    """
+    output = model(x_t, schedule.timesteps[step].expand(len(x_t)))
+    epsilon, v = output.split(x_t.shape[1], dim=1) if output.shape[1] > x_t.shape[1] else (output, None)
+    x_0 = schedule.predict_x_0(x_t, epsilon, step)
+    mean = schedule.posterior_mean(x_0.clamp(-1, 1) if clip else x_0, x_t, step)
+    if v is None:
+        return mean, at(schedule.posterior_log_variance, step, x_t)
+    return mean, schedule.learned_log_variance(v, step)
+
+
+def ancestral_step(
+    model: NoisePredictor,
+    x_t: Tensor,
+    step: int,
+    schedule: NoiseSchedule,
+    generator: Generators = None,
+    clip: bool = True,
+) -> Tensor:
+    """Draw x_{t-1} ~ p(x_{t-1} | x_t); the last one, at step 0, is the mean."""
+    mean, log_variance = mean_and_log_variance(model, x_t, step, schedule, clip)
+    if step == 0:
+        return mean
+    return mean + (0.5 * log_variance).exp() * randn_like(x_t, generator)
+
+
+@torch.no_grad()
+def sample(
+    model: NoisePredictor,
+    noise: Tensor,
+    schedule: NoiseSchedule,
+    generator: Generators = None,
+    clip: bool = True,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Tensor:
+    """Draw images from the model.
+
+    Source: Ho et al. 2020, Algorithm 2, on the steps of a respaced schedule.
+
+    Args:
+        model: noise predictor.
+        noise: x_T, standard normal, shape (B, C, *spatial).
+        schedule: all N steps are made.
+        generator: see ``randn_like``.
+        clip: whether the clean image is clamped to [-1, 1] at each step.
+        progress: wraps the loop, for instance ``tqdm``.
+
+    Returns:
+        Images in [-1, 1], of the shape, dtype and device of ``noise``.
+    """
+    schedule = schedule.like(noise)
+    x_t = noise
+    for step in progress(range(len(schedule) - 1, -1, -1)):
+        x_t = ancestral_step(model, x_t, step, schedule, generator, clip)
+    return x_t

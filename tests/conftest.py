@@ -1,0 +1,52 @@
+"""Settings of all tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("torch", deadline=None, derandomize=True)
+settings.load_profile("torch")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class TinyUNet:
+    """The noise predictor that the golden vectors were made with; weights are a recording."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        recorded = np.load(GOLDEN / "tiny_unet.npz")
+        self.w = {name[5:]: torch.tensor(recorded[name], dtype=dtype) for name in recorded.files if name[:4] == "unet"}
+        self.image = torch.tensor(recorded["x0"], dtype=dtype)
+        self.noise = torch.tensor(recorded["noise"], dtype=dtype)
+
+    def __call__(self, x_t, timesteps, classes=None):
+        frequencies = torch.exp(-np.log(1e4) * torch.arange(4, dtype=x_t.dtype) / 4)
+        angles = timesteps[:, None].to(x_t) * frequencies
+        embedding = torch.cat([angles.cos(), angles.sin()], 1) @ self.w["U"].T
+        if classes is not None:
+            embedding = embedding + self.w["E"][classes]
+        hidden = torch.conv2d(x_t, self.w["W1"], self.w["b1"], padding=1) + embedding[:, :, None, None]
+        return torch.conv2d(hidden.tanh(), self.w["W2"], self.w["b2"], padding=1)
+
+
+class GaussianModel:
+    """The exact noise predictor for pixels that are drawn from a Gaussian of known mean and covariance."""
+
+    def __init__(self, mean, covariance, alphas_cumprod):
+        self.mean = torch.as_tensor(mean, dtype=torch.float64)
+        self.covariance = torch.as_tensor(covariance, dtype=torch.float64)
+        self.alphas_cumprod = alphas_cumprod
+
+    def __call__(self, x_t, timesteps):
+        alpha_bar = self.alphas_cumprod[timesteps[0]]
+        noisy = alpha_bar * self.covariance + (1 - alpha_bar) * torch.eye(len(self.mean), dtype=torch.float64)
+        centred = x_t.flatten(1) - alpha_bar.sqrt() * self.mean
+        return ((1 - alpha_bar).sqrt() * torch.linalg.solve(noisy, centred.T).T).reshape(x_t.shape)
+
+
+@pytest.fixture
+def tiny_unet():
+    return TinyUNet()

@@ -1,0 +1,66 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN, GaussianModel
+
+from common.samplers.ancestral import ancestral_step, mean_and_log_variance, sample
+from common.schedulers import NoiseSchedule
+
+RECORDED = np.load(GOLDEN / "ancestral.npz")
+CASES = [("full", None, step) for step in (0, 1, 999)] + [("50", 50, step) for step in (0, 1, 25, 49)]
+
+
+def healthy(model):
+    """Return the class-conditional model at class 0, as it was recorded."""
+    return lambda x_t, timesteps: model(x_t, timesteps, torch.zeros(len(x_t), dtype=torch.long))
+
+
+@pytest.mark.parametrize(("name", "steps", "step"), CASES)
+def test_learned_variance_equals_guided_diffusion(tiny_unet, name, steps, step):
+    schedule = NoiseSchedule(1000, num_inference_steps=steps)
+    x_t = torch.tensor(RECORDED[f"{name}_i{step}_xt"])
+    mean, log_variance = mean_and_log_variance(healthy(tiny_unet), x_t, step, schedule)
+    np.testing.assert_allclose(mean, RECORDED[f"{name}_i{step}_mean"], rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(log_variance, RECORDED[f"{name}_i{step}_logvar"], rtol=1e-9, atol=1e-10)
+
+
+def test_a_loop_of_50_steps_equals_guided_diffusion(tiny_unet, monkeypatch):
+    schedule = NoiseSchedule(1000, num_inference_steps=50)
+    draws = iter([torch.roll(tiny_unet.noise, step, dims=-1) for step in range(49, 0, -1)])
+    monkeypatch.setattr("common.samplers.ancestral.randn_like", lambda *_: next(draws))
+    drawn = sample(healthy(tiny_unet), tiny_unet.noise, schedule)
+    np.testing.assert_allclose(drawn, RECORDED["loop50_end"], rtol=1e-9, atol=1e-10)
+
+
+def test_250_of_1000_steps_leave_the_right_spread():
+    schedule = NoiseSchedule(1000, num_inference_steps=250)
+    recorded = json.loads((GOLDEN / "noise_schedules.json").read_text())
+    recorded_std = recorded["oracle_respacing_test_target_mean0.1_std0.2"]["250"]["respaced"][1]
+    model = GaussianModel([0.1], [[0.04]], NoiseSchedule(1000).alphas_cumprod)
+    noise = torch.randn(100_000, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = sample(model, noise, schedule, torch.Generator().manual_seed(1), clip=False)
+    assert drawn.std().item() == pytest.approx(0.1877, rel=0.02)
+    assert drawn.std().item() == pytest.approx(recorded_std, rel=0.02)
+    assert drawn.mean().item() == pytest.approx(0.1, abs=0.005)
+
+
+def test_an_image_does_not_depend_on_the_rest_of_its_batch(tiny_unet):
+    schedule = NoiseSchedule(1000, num_inference_steps=5)
+    together = sample(tiny_unet, tiny_unet.noise, schedule, [torch.Generator().manual_seed(s) for s in (3, 4)])
+    alone = sample(tiny_unet, tiny_unet.noise[1:], schedule, [torch.Generator().manual_seed(4)])
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_the_last_step_draws_nothing(tiny_unet):
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    ancestral_step(tiny_unet, tiny_unet.noise, 0, NoiseSchedule(10), generator)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_the_progress_bar_sees_every_step(tiny_unet):
+    seen = []
+    sample(tiny_unet, tiny_unet.noise, NoiseSchedule(7), progress=lambda steps: (seen.append(s) or s for s in steps))
+    assert seen == [6, 5, 4, 3, 2, 1, 0]
