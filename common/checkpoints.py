@@ -1,0 +1,86 @@
+"""Weights on disk: refusing what does not fit, writing so that a killed run leaves no half of a file, converting."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
+
+
+def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
+    """Raise for missing or unknown keys; a post hook of ``load_state_dict``, which ``strict=False`` does not silence.
+
+    Raises:
+        RuntimeError: if the weights are of another network.
+    """
+    if keys.missing_keys or keys.unexpected_keys:
+        raise RuntimeError(
+            f"these are not weights of this {type(module).__name__}: "
+            f"{len(keys.missing_keys)} expected keys are missing {keys.missing_keys[:1]} "
+            f"and {len(keys.unexpected_keys)} are unknown {keys.unexpected_keys[:1]}."
+        )
+
+
+def save_atomically(content: Any, path: str | os.PathLike) -> None:
+    """Write a checkpoint; a killed run leaves the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")  # a fixed name: what a killed run leaves is overwritten by the next
+    with open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Return a raw state dict.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no state dict, or damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}: train the bundle, or set model_path.")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: expected a file of weights (tensors only), got one that cannot be read: {error}."
+        ) from error
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path}: expected a raw state dict of tensors, got {type(weights).__name__} of other things.")
+    return dict(weights)
+
+
+def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: str | None = None) -> None:
+    """Load a container's weights from a published file.
+
+    Args:
+        network: the container.
+        path: raw state dict of the whole container.
+        leave_out: a part that is about to be trained afresh, and may have another size in the file.
+
+    Raises:
+        ValueError: if the file holds something else, or parts of other sizes.
+    """
+    theirs, state = read_weights(path), network.state_dict()
+    for name, value in state.items():
+        if leave_out is not None and name.startswith(f"{leave_out}."):
+            continue
+        if name not in theirs or theirs[name].shape != value.shape:
+            came = tuple(theirs[name].shape) if name in theirs else "nothing"
+            raise ValueError(
+                f"{path}: expected {name} of shape {tuple(value.shape)}, got {came}; "
+                "these are weights of another size or bundle: move the file away, or set model_path."
+            )
+        state[name] = theirs[name]
+    unknown = [n for n in theirs if n not in state and (leave_out is None or not n.startswith(f"{leave_out}."))]
+    if unknown:
+        raise ValueError(
+            f"{path}: expected weights of this bundle, got {len(unknown)} unknown ones ({unknown[0]}, ...)."
+        )
+    network.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""From files to batches: finding cases, checking them, preparing data sets, writing results."""

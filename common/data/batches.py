@@ -1,0 +1,108 @@
+"""How a batch of slices becomes the input of a training step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+from torch import Tensor, nn
+
+from ..transforms.grid import crop
+from ..transforms.slices import UNKNOWN
+
+
+class PatchPrepareBatch(PrepareBatch):
+    """Crop each slice to a patch around its organ; the patch is input and target: for autoencoders.
+
+    Args:
+        patch_size: pixels along X and Y.
+        organ_network: finds the organ where a slice's mask is ``UNKNOWN``: logits for images in [-1, 1].
+        jitter: the patch's centre is off the organ's by up to this many pixels; 0 for validation.
+    """
+
+    def __init__(self, patch_size: Sequence[int], organ_network: nn.Module, jitter: int = 0) -> None:
+        self.patch_size, self.organ_network, self.jitter = patch_size, organ_network, jitter
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Return patches as input and as target."""
+        patches = self.patches(batchdata, device, non_blocking)
+        return patches, patches
+
+    def patches(self, batchdata: Mapping[str, Tensor], device: Any, non_blocking: bool) -> Tensor:
+        """Return the patches of a batch, shape (B, C, *patch_size)."""
+        image = batchdata["image"].to(device, non_blocking=non_blocking)
+        organ = batchdata["organ"].to(device, non_blocking=non_blocking)
+        unknown = (organ == UNKNOWN).flatten(1).all(1)
+        if unknown.any():
+            organ = organ.clone()
+            organ[unknown] = self.find_organ(image[unknown])
+        corners = [self._corner(mask[0] > 0) for mask in organ]
+        return torch.stack([crop(x, corner, self.patch_size, -1.0) for x, corner in zip(image, corners, strict=True)])
+
+    def find_organ(self, image: Tensor) -> Tensor:
+        """Return where the organ part sees the organ, 0 or 1."""
+        training = self.organ_network.training
+        self.organ_network.eval()
+        with torch.no_grad():
+            found = (self.organ_network(image) > 0).float()
+        self.organ_network.train(training)
+        return found
+
+    def _corner(self, organ: Tensor) -> list[int]:
+        """Return the corner of a patch whose centre is the organ's, or the image's if there is no organ."""
+        corner = []
+        for axis, patch in enumerate(self.patch_size):
+            seen = organ.any(1 - axis).nonzero().flatten()
+            centre = (seen[0] + seen[-1] + 1).item() / 2 if len(seen) else organ.shape[axis] / 2
+            shift = int(torch.randint(-self.jitter, self.jitter + 1, ())) if self.jitter else 0
+            corner.append(round(centre - patch / 2) + shift)
+        return corner
+
+
+class DiffusionPrepareBatch(PatchPrepareBatch):
+    """Draw timestep and noise for each patch: for MONAI's ``DiffusionInferer`` and ``HybridVLBLoss``.
+
+    Args:
+        patch_size: see ``PatchPrepareBatch``.
+        organ_network: see ``PatchPrepareBatch``.
+        num_train_timesteps: T.
+        jitter: see ``PatchPrepareBatch``.
+        fixed: the same noise in every batch and timesteps spread over all of [0, T - 1], so that validation losses of
+            two epochs can be compared.
+    """
+
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        organ_network: nn.Module,
+        num_train_timesteps: int,
+        jitter: int = 0,
+        fixed: bool = False,
+    ) -> None:
+        super().__init__(patch_size, organ_network, jitter)
+        self.num_train_timesteps, self.fixed = num_train_timesteps, fixed
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Return patches, the loss' target (image, noise, timesteps), and what the inferer wants."""
+        image = self.patches(batchdata, device, non_blocking)
+        # Drawn on the CPU, so that a run on a GPU sees the same noise.
+        generator = torch.Generator().manual_seed(0) if self.fixed else None
+        noise = torch.randn(image.shape, generator=generator).to(image)
+        if self.fixed:
+            timesteps = ((torch.arange(len(image)) + 0.5) * self.num_train_timesteps / len(image)).long()
+        else:
+            timesteps = torch.randint(0, self.num_train_timesteps, (len(image),))
+        drawn = {"noise": noise, "timesteps": timesteps.to(image.device)}
+        return image, {"image": image, **drawn}, (), drawn

@@ -1,0 +1,45 @@
+"""Reading a case, whatever it lies in, and writing results that a killed run leaves whole or not at all."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from monai.config import PathLike
+from monai.data import NibabelReader, NibabelWriter
+from monai.utils import ensure_tuple
+
+from .dicom import read_series
+
+
+class CaseReader(NibabelReader):
+    """Reads NIfTI files and folders with a DICOM series, for ``LoadImaged``."""
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Return whether this is a folder or a file that nibabel reads."""
+        return all(Path(str(path)).is_dir() for path in ensure_tuple(filename)) or super().verify_suffix(filename)
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
+        """Return an image with voxels and affine; a series comes in HU and RAS."""
+        paths = [Path(str(path)) for path in ensure_tuple(data)]
+        if len(paths) == 1 and paths[0].is_dir():
+            return nib.Nifti1Image(*read_series(paths[0]))
+        return super().read(data, **kwargs)
+
+
+class CaseWriter(NibabelWriter):
+    """Writes NIfTI for ``SaveImaged``: with all axes of the image, also of one slice, and whole or not at all."""
+
+    def set_data_array(
+        self, data_array: Any, channel_dim: int | None = 0, squeeze_end_dims: bool = True, **kwargs: Any
+    ) -> None:
+        """Take an image of shape (1, *spatial)."""
+        self.data_obj = data_array[0]
+
+    def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Write to a temporary name beside the file, then put it in its place."""
+        path = Path(filename)
+        temporary = path.with_name(f".{path.name.removesuffix('.gz').removesuffix('.nii')}.tmp.nii.gz")
+        super().write(temporary, verbose=verbose, **obj_kwargs)
+        os.replace(temporary, path)

@@ -1,0 +1,50 @@
+"""Several networks in one checkpoint."""
+
+from copy import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import refuse_other_weights
+
+
+class NetworkParts(nn.Module):
+    """The networks of a method, each a submodule under its own name, and the threshold that its masks are made with.
+
+    MONAI Label, ``ckpt_export`` and ``verify_net_in_out`` know one network and one ``model.pt`` a bundle; this is that
+    network. Weights of another bundle are refused even where a caller loads with ``strict=False``.
+
+    Attributes:
+        threshold: of the anomaly map, in its unit, fitted on validation cases; NaN until then. Part of the weights.
+
+    Args:
+        main: name of the part that ``forward`` runs.
+        parts: the networks.
+
+    Raises:
+        ValueError: if ``main`` is not the name of a part.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, main: str, **parts: nn.Module) -> None:
+        super().__init__()
+        if main not in parts:
+            raise ValueError(f"main must be one of {sorted(parts)}, got {main!r}.")
+        self.main = main
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.register_buffer("threshold", torch.tensor(float("nan")))
+        self.register_load_state_dict_post_hook(refuse_other_weights)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return what the main part says of images at timestep 0: for checks and exports, not for use."""
+        timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
+        return self.get_submodule(self.main)(image, timesteps)
+
+
+def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts:
+    """Return the container with another network in one place, sharing all others; the given one is left as it is."""
+    other = copy(network)
+    other._modules = {**network._modules, name: part}
+    return other

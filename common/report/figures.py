@@ -1,0 +1,189 @@
+"""Pictures of maps, curves and comparisons; slices as radiologists see them, the patient's right on the left."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..metrics.pixels import Curve
+
+Array = NDArray[Any]
+
+DISPLAY_WINDOW = (-125.0, 225.0)
+"""Of CT slices, HU; that of GDPI's figures."""
+
+MAP_WINDOW = (0.0, 50.0)
+"""Of anomaly maps, HU; that of GDPI's figures."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture in a grid: a grey slice, a map over it, outlines over both.
+
+    Attributes:
+        title: above it.
+        grey: slice, shape (X, Y), axes to the patient's right and front, or None for a map alone.
+        heat: map of the same shape, drawn where it is above 0.
+        outlines: masks by colour.
+        window: values shown black and white.
+        heat_window: values at the ends of the map's colours.
+    """
+
+    title: str = ""
+    grey: Array | None = None
+    heat: Array | None = None
+    outlines: Mapping[str, Array] | None = None
+    window: tuple[float, float] = DISPLAY_WINDOW
+    heat_window: tuple[float, float] = MAP_WINDOW
+
+
+def panel_grid(rows: Sequence[Sequence[Panel]], title: str = "", aspect: float = 1.0) -> Figure:
+    """Return a figure of panels.
+
+    Args:
+        rows: of panels, all of one length.
+        title: of the figure.
+        aspect: height over width of a pixel.
+    """
+    figure = Figure(figsize=(2.6 * len(rows[0]), 2.6 * len(rows) + (0.5 if title else 0.1)), layout="constrained")
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, panel in zip(line, row, strict=True):
+            _draw(axis, panel, aspect)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _draw(axis: Axes, panel: Panel, aspect: float) -> None:
+    axis.set_title(panel.title, fontsize=8)
+    axis.axis("off")
+    shared: dict[str, Any] = {"origin": "lower", "aspect": aspect, "interpolation": "nearest"}
+    if panel.grey is not None:
+        axis.imshow(_as_seen(panel.grey), cmap="gray", vmin=panel.window[0], vmax=panel.window[1], **shared)
+    if panel.heat is not None:
+        heat, (low, high) = _as_seen(panel.heat), panel.heat_window
+        shown = heat if panel.grey is None else np.ma.masked_less_equal(heat, low)
+        axis.imshow(shown, cmap="inferno", vmin=low, vmax=high, alpha=None if panel.grey is None else 0.75, **shared)
+    for colour, mask in (panel.outlines or {}).items():
+        if mask.any() and not mask.all():
+            axis.contour(_as_seen(mask.astype(float)), levels=[0.5], colors=[colour], linewidths=0.8)
+
+
+def _as_seen(image: Array) -> Array:
+    """Return (X to the right, Y to the front) as rows from the back to the front, the patient's right on the left."""
+    return image.T[:, ::-1]
+
+
+def overlay_figure(
+    image: Array,
+    healthy: Array,
+    anomaly: Array,
+    mask: Array,
+    organ: Array,
+    truth: Array | None = None,
+    num_slices: int = 4,
+    title: str = "",
+    aspect: float = 1.0,
+) -> Figure:
+    """Return the most anomalous slices of a case: image, healthy version, map over image.
+
+    The organ is outlined in cyan, what the mask calls lesion in yellow, lesions by the label in lime.
+
+    Args:
+        image: HU, shape (X, Y) or (X, Y, Z), axes to the patient's right, front and head.
+        healthy: the same patient without lesions, HU.
+        anomaly: map, HU.
+        mask: what is called lesion.
+        organ: what was searched.
+        truth: what is lesion, if that is known.
+        num_slices: at the most.
+        title: of the figure.
+        aspect: height over width of a pixel.
+    """
+    if image.ndim == 2:
+        image, healthy, anomaly, mask, organ = (x[..., None] for x in (image, healthy, anomaly, mask, organ))
+        truth = truth if truth is None else truth[..., None]
+    inside = np.where(organ, np.clip(anomaly, 0, None), 0).sum((0, 1))
+    candidates = np.flatnonzero(organ.any((0, 1)))
+    chosen = np.sort(candidates[np.argsort(-inside[candidates], kind="stable")][:num_slices])
+    box = _box_around(organ)
+    columns = []
+    for k in chosen:
+        x, h, a, m, o = (v[(*box, k)] for v in (image, healthy, anomaly, mask, organ))
+        known = {"lime": truth[(*box, k)]} if truth is not None else {}
+        columns.append(
+            [
+                Panel(f"slice {k}", x, outlines={"cyan": o, **known}),
+                Panel("healthy version", h),
+                Panel(f"anomaly, {MAP_WINDOW[0]:g} to {MAP_WINDOW[1]:g} HU", x, a, {"yellow": m, **known}),
+            ]
+        )
+    return panel_grid([list(row) for row in zip(*columns, strict=True)], title, aspect)
+
+
+def _box_around(organ: Array, margin: int = 8) -> tuple[slice, slice]:
+    spans = []
+    for axis in range(2):
+        seen = np.flatnonzero(organ.any(tuple(i for i in range(organ.ndim) if i != axis)))
+        spans.append(slice(max(int(seen[0]) - margin, 0), int(seen[-1]) + 1 + margin))
+    return spans[0], spans[1]
+
+
+def curves_figure(curves: Mapping[str, Curve], points: int = 2000) -> Figure:
+    """Return ROC and precision-recall curves of several methods on one pair of axes.
+
+    Args:
+        curves: by the name of the method.
+        points: at the most a curve, as many thresholds lie on one another.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    roc, pr = figure.subplots(1, 2)
+    for name, curve in curves.items():
+        thinned = np.unique(np.linspace(0, len(curve.thresholds) - 1, points).astype(int))
+        rate, recall = np.r_[0, curve.false_positive_rate[thinned]], np.r_[0, curve.recall[thinned]]
+        roc.plot(rate, recall, label=f"{name}, {curve.auroc():.3f}")
+        pr.step(
+            curve.recall[thinned],
+            curve.precision[thinned],
+            where="post",
+            label=f"{name}, {curve.average_precision():.3f}",
+        )
+    roc.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle="--")
+    roc.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
+    pr.set(title="precision and recall, AP", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    for axis in (roc, pr):
+        axis.legend(fontsize=7)
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def froc_figure(false_positives: Array, sensitivity: Array, end: float = 10.0) -> Figure:
+    """Return the FROC curve up to a number of false positives a scan."""
+    figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(false_positives, sensitivity)
+    axis.set(title="FROC", xlabel="false positive peaks a scan", ylabel="lesions found", xlim=(0, end), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """Return a figure as PNG, the same bytes for the same picture."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "0"}):
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(figure, dpi))

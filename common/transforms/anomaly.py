@@ -1,0 +1,34 @@
+"""From an image and its healthy version to an anomaly map."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+
+from .adaptive_mask import smooth
+
+
+def anomaly_map(
+    image: NDArray[Any], healthy: NDArray[Any], organ: NDArray[np.bool_], radius: int = 0
+) -> NDArray[np.float32]:
+    """Return how much darker than its healthy version the image is, in HU.
+
+    Signed, and zero where nothing was inpainted, as both images are equal there; then median-filtered within slices;
+    then set to zero outside the organ.
+
+    Source: Shi et al. 2024 (GDPI), Eq. 15.
+
+    Args:
+        image: HU, shape (X, Y) or (X, Y, Z), slices along the last axis.
+        healthy: the image with its hole inpainted, HU.
+        organ: true in the organ.
+        radius: of the median filter, pixels; the paper does not give it.
+    """
+    scores = np.zeros(image.shape, dtype=np.float32)
+    boxes = find_objects(organ.astype(np.uint8))
+    if boxes:
+        around = tuple(slice(max(s.start - radius, 0), s.stop + radius) for s in boxes[0][:2]) + boxes[0][2:]
+        difference = np.asarray(healthy[around] - image[around], dtype=np.float32)
+        scores[around] = smooth(difference, radius)
+    return np.where(organ, scores, np.float32(0))

@@ -1,0 +1,55 @@
+"""Names for the channels of a result, and for its files."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_tensor
+
+
+class SplitChannelsd(MapTransform):
+    """Put each channel of a result under a name of its own, shape (1, *spatial), in place of the result.
+
+    Args:
+        keys: one key of a tensor of shape (C, *spatial).
+        names: of the C channels.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(self, keys: KeysCollection, names: Sequence[str], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.names = names
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its channels apart.
+
+        Raises:
+            ValueError: if there are not as many channels as names.
+        """
+        parted = dict(data)
+        for key in self.key_iterator(parted):
+            result = convert_to_tensor(parted.pop(key), track_meta=True)  # ``Invertd`` wants MetaTensors
+            if len(result) != len(self.names):
+                raise ValueError(f"{key} must have {len(self.names)} channels {tuple(self.names)}, got {len(result)}.")
+            parted.update((name, result[i : i + 1]) for i, name in enumerate(self.names))
+        return parted
+
+
+class NameCased(Transform):
+    """Let an image carry the name of its case, which ``SaveImaged`` names folder and files by.
+
+    Args:
+        key: of the image.
+    """
+
+    def __init__(self, key: str = "image") -> None:
+        self.key = key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item; without a ``case``, as in MONAI Label, it stays as it is."""
+        named = dict(data)
+        if "case" in named and isinstance(named[self.key], MetaTensor):
+            named[self.key].meta["filename_or_obj"] = f"{named['case']}.nii.gz"
+        return named

@@ -1,0 +1,145 @@
+"""The network's grid: slices at a chosen pixel size, cut into patches, and back."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+
+def pixel_size_mm(image: Tensor) -> tuple[float, float]:
+    """Return the in-plane pixel size of an image in mm, from the affine that it carries.
+
+    Args:
+        image: MetaTensor of shape ([B,] C, X, Y[, Z]), oriented so that slices lie along the last axis.
+
+    Raises:
+        ValueError: if the image carries no affine.
+    """
+    if not isinstance(image, MetaTensor):
+        raise ValueError(
+            "the image has no affine, so the size of its pixels is unknown: pass a MetaTensor, or load it."
+        )
+    affine = image.affine[0] if image.affine.ndim == 3 else image.affine
+    sizes = affine[:-1, :2].double().norm(dim=0)
+    return float(sizes[0]), float(sizes[1])
+
+
+def size_at(shape: Sequence[int], pixel_mm: Sequence[float], target_mm: float) -> tuple[int, int]:
+    """Return the number of pixels of ``target_mm`` that cover what ``shape`` pixels of ``pixel_mm`` do, at least 1."""
+    height, width = (max(1, round(n * mm / target_mm)) for n, mm in zip(shape[:2], pixel_mm, strict=True))
+    return height, width
+
+
+def resample_slices(slices: Tensor, size: Sequence[int], mode: str = "linear") -> Tensor:
+    """Return slices with another number of pixels over the same extent.
+
+    Args:
+        slices: shape (S, C, X, Y), float.
+        size: pixels along X and Y.
+        mode: ``linear``, which averages where it shrinks, or ``nearest``.
+    """
+    if tuple(slices.shape[2:]) == tuple(size):
+        return slices
+    if mode == "nearest":
+        return F.interpolate(slices, size=tuple(size), mode="nearest-exact")
+    return F.interpolate(slices, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def patch_corners(low: Sequence[int], high: Sequence[int], patch_size: Sequence[int], margin: int) -> list[list[int]]:
+    """Return the first corners of patches that cover a box with a margin; one patch, centred, where it fits.
+
+    Neighbouring patches overlap by two margins at least, so a structure is never cut without its surroundings. Corners
+    may be negative: patches reach beyond the image, see ``crop``.
+
+    Args:
+        low: first pixel of the box along X and Y.
+        high: last pixel of the box along X and Y.
+        patch_size: pixels of a patch along X and Y.
+        margin: pixels that a patch shows around the box, and around what it shares with its neighbour.
+
+    Raises:
+        ValueError: if a patch is no larger than two margins.
+    """
+    starts = []
+    for first, last, patch in zip(low, high, patch_size, strict=True):
+        if patch <= 2 * margin:
+            raise ValueError(f"patch_size must be > {2 * margin}, twice the margin, got {patch}.")
+        extent = last - first + 1 + 2 * margin
+        count = 1 if extent <= patch else 1 + -(-(extent - patch) // (patch - 2 * margin))
+        span = patch + (extent - patch) * (count > 1)
+        origin = round((first + last + 1 - span) / 2)
+        starts.append([origin + round(i * (span - patch) / max(count - 1, 1)) for i in range(count)])
+    return [[x, y] for x in starts[0] for y in starts[1]]
+
+
+def crop(slices: Tensor, corner: Sequence[int], patch_size: Sequence[int], fill: float) -> Tensor:
+    """Return a patch of the last two axes; what lies beyond the image is ``fill``."""
+    patch = slices.new_full((*slices.shape[:-2], *patch_size), fill)
+    source, target = _overlap(slices.shape[-2:], corner, patch_size)
+    patch[target] = slices[source]
+    return patch
+
+
+def add_patch(total: Tensor, patch: Tensor, corner: Sequence[int]) -> None:
+    """Add a patch to the last two axes of ``total``, the inverse of ``crop``; what lies beyond is dropped."""
+    source, target = _overlap(total.shape[-2:], corner, patch.shape[-2:])
+    total[source] += patch[target]
+
+
+def _overlap(size: Sequence[int], corner: Sequence[int], patch_size: Sequence[int]) -> tuple[Any, Any]:
+    """Return where image and patch overlap, as indices of the image and of the patch."""
+    source: list[Any] = [...]
+    target: list[Any] = [...]
+    for n, start, patch in zip(size, corner, patch_size, strict=True):
+        first, last = max(start, 0), max(min(start + patch, n), max(start, 0))
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    return tuple(source), tuple(target)
+
+
+class ResampleInPlaned(MapTransform):
+    """Resample the first two axes of volumes to square pixels, as the network sees them; slices stay.
+
+    Args:
+        keys: MetaTensors of shape (C, X, Y[, Z]).
+        pixel_mm: target, mm.
+        mode: ``linear`` or ``nearest``, one for each key.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, pixel_mm: float, mode: Sequence[str], allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.pixel_mm, self.mode = pixel_mm, [mode] * len(self.keys) if isinstance(mode, str) else list(mode)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its volumes resampled, plain tensors."""
+        resampled = dict(data)
+        for key, mode in self.key_iterator(resampled, self.mode):
+            volume = resampled[key]
+            size = size_at(volume.shape[1:], pixel_size_mm(volume), self.pixel_mm)
+            slices = to_slices(convert_to_tensor(volume, track_meta=False).float())
+            resampled[key] = from_slices(resample_slices(slices, size, mode), volume.ndim - 1)
+        return resampled
+
+
+def to_slices(volume: Tensor) -> Tensor:
+    """Return (C, X, Y[, Z]) as (S, C, X, Y), one slice for a 2-D image."""
+    return volume[None] if volume.ndim == 3 else volume.movedim(-1, 0)
+
+
+def from_slices(slices: Tensor, spatial_dims: int) -> Tensor:
+    """Return (S, C, X, Y) as (C, X, Y, S), or as (C, X, Y) for ``spatial_dims`` 2."""
+    return slices[0] if spatial_dims == 2 else slices.movedim(0, -1)
+
+
+def to_canvas(slices: Tensor, multiple: int, fill: float) -> Tensor:
+    """Return slices (S, C, X, Y) padded at the end of X and Y to a multiple, for networks that halve their input."""
+    x, y = slices.shape[-2:]
+    return F.pad(slices, (0, -y % multiple, 0, -x % multiple), value=fill)

@@ -1,0 +1,66 @@
+"""Hounsfield units, attenuation coefficients, and the range [-1, 1] of the networks."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from torch import Tensor
+
+
+def hu_to_attenuation(hu: Tensor, mu_water: float = 0.192) -> Tensor:
+    """Return the linear attenuation coefficient in 1/cm.
+
+    Args:
+        hu: Hounsfield units.
+        mu_water: of water at the effective energy, 1/cm: 0.192 at 70 keV, 0.206 at 60 keV, 0.1707 at 100 keV.
+    """
+    return mu_water * (1 + hu / 1000)
+
+
+def attenuation_to_hu(mu: Tensor, mu_water: float = 0.192) -> Tensor:
+    """Return Hounsfield units of a linear attenuation coefficient in 1/cm."""
+    return 1000 * (mu / mu_water - 1)
+
+
+def attenuation_window(mu_water: float = 0.192) -> tuple[float, float]:
+    """Return the window in HU that is [-1, 1] under GDPI's 4 mu - 1: mu from 0 (no attenuation) to 0.5 per cm.
+
+    Source: Shi et al. 2024 (GDPI), section III B, which leaves the energy open.
+    """
+    return -1000.0, 1000 * (0.5 / mu_water - 1)
+
+
+def scale_hu(hu: Tensor, window: Sequence[float]) -> Tensor:
+    """Return ``hu`` with the window's bounds at -1 and 1, clipped to them."""
+    low, high = window
+    return ((hu - low) * (2 / (high - low)) - 1).clamp(-1, 1)
+
+
+def unscale_hu(image: Tensor, window: Sequence[float]) -> Tensor:
+    """Return the HU of an image in [-1, 1]."""
+    low, high = window
+    return (image + 1) * ((high - low) / 2) + low
+
+
+class ScaleHUd(MapTransform):
+    """Scale CT images to [-1, 1], as ``scale_hu``.
+
+    Args:
+        keys: images in HU.
+        window: HU at -1 and at 1.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(self, keys: KeysCollection, window: Sequence[float], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if window[0] >= window[1]:
+            raise ValueError(f"window must be (low, high) in HU with low < high, got {tuple(window)}.")
+        self.window = window
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its images scaled."""
+        scaled = dict(data)
+        for key in self.key_iterator(scaled):
+            scaled[key] = scale_hu(scaled[key], self.window)
+        return scaled

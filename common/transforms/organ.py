@@ -1,0 +1,68 @@
+"""An organ mask from TotalSegmentator, for those who ask for it by name."""
+
+import os
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from monai.utils import convert_to_numpy, optional_import
+
+
+class TotalSegmentatorOrgand(Transform):
+    """Add the organ that TotalSegmentator finds in a CT; only if ``organ_source`` is ``totalsegmentator``.
+
+    The package downloads weights when it has none, which nobody asked for: it runs with weights on disk or not at all.
+
+    Args:
+        organ_source: the key of the config; for all other values the item stays as it is.
+        structure: TotalSegmentator's name of the organ.
+        image_key: CT in HU, MetaTensor of shape (1, X, Y, Z).
+        organ_key: where the mask is put.
+    """
+
+    def __init__(
+        self, organ_source: str, structure: str = "liver", image_key: str = "image", organ_key: str = "organ"
+    ) -> None:
+        self.asked, self.structure = organ_source == "totalsegmentator", structure
+        self.image_key, self.organ_key = image_key, organ_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the mask, uint8.
+
+        Raises:
+            RuntimeError: if the package or its weights are not there.
+        """
+        if not self.asked:
+            return dict(data)
+        image = data[self.image_key]
+        mask = segment_structure(convert_to_numpy(image)[0], convert_to_numpy(image.affine), self.structure)
+        return {**data, self.organ_key: MetaTensor(mask[None], affine=image.affine, meta=image.meta)}
+
+
+def segment_structure(voxels: np.ndarray, affine: np.ndarray, structure: str) -> np.ndarray:
+    """Return the mask of a structure, uint8, by TotalSegmentator's fast (3 mm) model.
+
+    Args:
+        voxels: CT in HU, shape (X, Y, Z).
+        affine: voxel to world in mm.
+        structure: TotalSegmentator's name.
+
+    Raises:
+        RuntimeError: if the package or its weights are not there.
+    """
+    run, installed = optional_import("totalsegmentator.python_api", name="totalsegmentator")
+    if not installed:
+        raise RuntimeError('organ_source totalsegmentator needs the package: pip install "TotalSegmentator>=2.4".')
+    home = Path(os.environ.get("TOTALSEG_HOME_DIR", Path.home() / ".totalsegmentator"))
+    weights = Path(os.environ.get("TOTALSEG_WEIGHTS_PATH", home / "nnunet" / "results"))
+    if not any(weights.glob("Dataset297_*")):
+        raise RuntimeError(
+            f"organ_source totalsegmentator needs its weights in {weights}, expected Dataset297_*, got none: "
+            "fetch them once with totalseg_download_weights -t total_fast."
+        )
+    found = run(nib.Nifti1Image(voxels, affine), fast=True, roi_subset=[structure], quiet=True)
+    return (np.asarray(found.dataobj) > 0).astype(np.uint8)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+
+from common.transforms.grid import (
+    ResampleInPlaned,
+    add_patch,
+    crop,
+    from_slices,
+    patch_corners,
+    pixel_size_mm,
+    resample_slices,
+    size_at,
+    to_canvas,
+    to_slices,
+)
+
+
+def test_pixel_size_comes_from_the_affine_even_if_it_is_rotated():
+    turn = torch.tensor([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    image = MetaTensor(torch.zeros(1, 4, 4, 4), affine=turn @ torch.diag(torch.tensor([-0.7, 0.9, 5.0, 1.0])).double())
+    assert pixel_size_mm(image) == pytest.approx((0.7, 0.9))
+
+
+def test_pixel_size_of_a_batch_is_that_of_its_first_image():
+    image = MetaTensor(torch.zeros(1, 1, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0]))[None])
+    assert pixel_size_mm(image) == pytest.approx((2, 3))
+
+
+def test_an_image_without_affine_is_refused():
+    with pytest.raises(ValueError, match="no affine"):
+        pixel_size_mm(torch.zeros(1, 4, 4))
+
+
+def test_anisotropic_pixels_become_square():
+    assert size_at((100, 50, 7), (1.5, 3.0), 3.0) == (50, 50)
+
+
+def test_the_same_size_changes_nothing():
+    slices = torch.randn(2, 1, 6, 5)
+    assert resample_slices(slices, (6, 5)) is slices
+
+
+def test_shrinking_averages():
+    checkerboard = torch.from_numpy(np.indices((16, 16)).sum(0) % 2).float()[None, None]
+    assert resample_slices(checkerboard, (4, 4))[..., 1:-1, 1:-1].numpy() == pytest.approx(0.5, abs=0.02)
+
+
+@given(st.integers(20, 60), st.integers(20, 60))
+def test_a_smooth_image_survives_the_way_to_the_network_and_back(width, height):
+    x = torch.linspace(0, 3, width)[:, None] + torch.linspace(0, 2, height)[None]
+    there = resample_slices(x[None, None], (40, 40))
+    torch.testing.assert_close(resample_slices(there, (width, height))[0, 0], x, atol=0.12, rtol=0)
+
+
+def test_one_patch_in_the_middle_where_the_box_fits():
+    assert patch_corners((10, 20), (29, 39), (40, 40), 8) == [[0, 10]]
+
+
+@given(st.integers(0, 50), st.integers(1, 200), st.integers(20, 80))
+def test_patches_show_every_pixel_of_the_box_with_its_margin(first, extent, patch):
+    corners = patch_corners((first, 0), (first + extent - 1, 0), (patch, 20), 8)
+    starts = sorted({x for x, _ in corners})
+    for pixel in range(first, first + extent):
+        with_margin = [s for s in starts if s <= pixel - 8 and pixel + 8 < s + patch]
+        at_the_end = [s for s in starts if s <= pixel < s + patch]
+        # Only the middle of two neighbours' overlap may be nearer than the margin to an edge of each.
+        assert with_margin or len(at_the_end) >= 2 or extent + 16 <= patch
+
+
+def test_a_patch_that_is_all_margin_is_refused():
+    with pytest.raises(ValueError, match="patch_size must be > 16"):
+        patch_corners((0, 0), (9, 9), (16, 32), 8)
+
+
+@given(st.integers(-30, 40), st.integers(-30, 40))
+def test_a_patch_goes_back_to_where_it_was_cut(x, y):
+    image = torch.randn(1, 24, 30)
+    total, count = torch.zeros_like(image), torch.zeros_like(image)
+    patch = crop(image, (x, y), (16, 12), -1.0)
+    assert patch.shape == (1, 16, 12)
+    add_patch(total, patch, (x, y))
+    add_patch(count, torch.ones_like(patch), (x, y))
+    assert torch.equal(total[count > 0], image[count > 0])
+
+
+def test_beyond_the_image_a_patch_is_filled():
+    assert (crop(torch.ones(4, 4), (-2, -2), (2, 2), -1.0) == -1).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 6), (2, 5, 6, 3)])
+def test_slices_and_volumes_are_the_same_thing(shape):
+    volume = torch.randn(shape)
+    assert torch.equal(from_slices(to_slices(volume), len(shape) - 1), volume)
+
+
+def test_a_canvas_is_a_multiple_and_begins_with_the_image():
+    slices = torch.randn(2, 1, 17, 32)
+    canvas = to_canvas(slices, 16, -1.0)
+    assert canvas.shape == (2, 1, 32, 32)
+    assert torch.equal(canvas[..., :17, :], slices)
+
+
+def test_masks_stay_masks():
+    volume = MetaTensor((torch.rand(1, 31, 27, 4) > 0.5).float(), affine=torch.diag(torch.tensor([1.0, 2.0, 5.0, 1.0])))
+    resampled = ResampleInPlaned("organ", 3.0, "nearest")({"organ": volume})["organ"]
+    assert resampled.shape == (1, 10, 18, 4)
+    assert set(resampled.unique().tolist()) <= {0.0, 1.0}
