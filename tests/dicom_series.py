@@ -7,9 +7,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+INTERCEPT = -1024
 
 
-def write_series(folder, voxels, affine, uid="1.2.3", compression=None, name="image_{}", intercept=-1024, **tags):
+def write_series(folder, voxels, affine, uid="1.2.3", compression=None, name="image_{}", **tags):
     """Write a volume (X, Y, Z) with its RAS affine as a series, one file a slice, and return the files.
 
     Values are stored as uint16 with RescaleIntercept, or as they are in uint8. Names tell nothing about the order.
@@ -32,9 +33,9 @@ def write_series(folder, voxels, affine, uid="1.2.3", compression=None, name="im
         data.PixelSpacing = [f"{spacing[1]:.9f}", f"{spacing[0]:.9f}"]
         data.SliceThickness = f"{np.linalg.norm(z_step):.6f}"
         if voxels.dtype != np.uint8:
-            data.RescaleSlope, data.RescaleIntercept = 1, intercept
+            data.RescaleSlope, data.RescaleIntercept = 1, INTERCEPT
         pixels = voxels[:, :, k].T
-        _set_pixels(data, pixels if voxels.dtype == np.uint8 else (pixels - intercept).astype(np.uint16))
+        _set_pixels(data, pixels if voxels.dtype == np.uint8 else (pixels - INTERCEPT).astype(np.uint16))
         for keyword, value in tags.items():
             setattr(data, keyword, value)
         if compression is not None:

@@ -11,6 +11,7 @@ from monai.data import load_decathlon_datalist, partition_dataset
 from tqdm import tqdm
 
 from .checks import BadFileError, check_ct, check_same_grid, read_nifti
+from .dicom import read_series
 
 MASK_SUFFIXES = ("_liver", "_organ", "_label")
 """File names that end so hold masks of a case, not cases."""
@@ -99,9 +100,10 @@ def check_item(item: dict[str, Any]) -> None:
     """
     image = Path(item["image"])
     if image.is_dir():
-        return  # a DICOM series: its slices are checked when they are put together
-    voxels, affine = read_nifti(image)
-    check_ct(voxels, image)
+        voxels, affine = read_series(image)
+    else:
+        voxels, affine = read_nifti(image)
+        check_ct(voxels, image)
     for key in ("organ", "label"):
         if key in item:
             mask = check_same_grid(voxels.shape, affine, item[key], image)
@@ -130,7 +132,12 @@ def _found(source: Path, split: str) -> list[dict[str, Any]]:
     if images:
         return [_with_masks(path) for path in images]
     folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
-    return [{"image": str(folder)} for folder in folders if _holds_dicom(folder)]
+    return [{"image": str(folder), "case": _folder_name(folder, source)} for folder in folders if _holds_dicom(folder)]
+
+
+def _folder_name(folder: Path, source: Path) -> str:
+    """Return a name for a series' folder that no other folder of the source has."""
+    return "_".join(folder.relative_to(source).parts) or folder.resolve().name
 
 
 def _with_masks(image: Path) -> dict[str, Any]:
@@ -163,7 +170,7 @@ def _refuse_twins(items: Iterable[dict[str, Any]]) -> None:
 
 
 def _is_nifti(path: Path) -> bool:
-    return path.is_file() and path.name.endswith((".nii", ".nii.gz"))
+    return path.is_file() and path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def _stem(path: Path) -> str:

@@ -76,8 +76,8 @@ def _write_patient(
     folder: Path,
     healthy_training: bool,
     scanner: str,
-    shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
+    shape: Sequence[int],
+    spacing: Sequence[float],
     twins: bool,
 ) -> dict[str, str | int]:
     split, number = job

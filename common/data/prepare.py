@@ -1,0 +1,335 @@
+"""Turn a downloaded data set of liver CT into a folder that all bundles read.
+
+    python -m common.data.prepare lits --src DIR --dst DIR [--split patient|slice] [--fractions 0.7,0.1,0.2] [--seed 0]
+
+The folder gets ``images`` (links where nothing is to be converted), ``organs`` (the liver with its lesions, 0 and 1),
+``labels`` (the lesions, 0 and 1) and, last, ``dataset.json``. The same command gives the same bytes.
+"""
+
+import gzip
+import hashlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fire
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from .cases import Failures
+from .checks import BadFileError
+from .sources import Scan, Volume, find_dicom, find_ircad, find_lits, find_msd_liver, find_nifti
+
+SOURCES: dict[str, tuple[str, Callable[[Path], list[Scan]]]] = {
+    "lits": ("LiTS", find_lits),
+    "msd_liver": ("MSD Task03_Liver", find_msd_liver),
+    "ircad": ("3D-IRCADb-01", find_ircad),
+    "nifti": ("CT in NIfTI", find_nifti),
+    "dicom": ("CT in DICOM", find_dicom),
+}
+
+PARTS = ("training", "validation", "testing")
+
+SLICES = {"training": "healthy", "testing": "lesion"}
+"""Which slices of a case a part is for when slices are split, not patients."""
+
+LINKS: dict[str, Callable[..., Any]] = {"symlink": os.symlink, "hardlink": os.link, "copy": shutil.copyfile}
+
+logger = logging.getLogger(__name__)
+
+
+class SliceCounts(NamedTuple):
+    """Axial slices of a case.
+
+    Attributes:
+        liver: that show enough of the liver; all of them where it is not drawn.
+        healthy: of these, without a lesion.
+        lesion: with a lesion.
+    """
+
+    liver: int
+    healthy: int
+    lesion: int
+
+    def __str__(self) -> str:
+        """Return the counts in words."""
+        return f"{self.liver} slices of the liver, {self.healthy} of them healthy, and {self.lesion} with lesions"
+
+
+def prepare(
+    source: str,
+    src: str,
+    dst: str,
+    split: str = "patient",
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
+    min_liver_pixels: int = 500,
+    link: str = "symlink",
+    exclude_ircad: bool = False,
+) -> None:
+    """Check, convert, count and split the cases of a data set, and write its ``dataset.json``.
+
+    Every file is read. Bad ones are named with the reason and left out, the others are prepared all the same. Whole
+    volumes are kept, as training itself chooses among their healthy slices; training cases that have none are left out.
+
+    With ``split`` slice, LiTS is divided as by Shi et al. 2024 (GDPI), section III A: 11,035 healthy slices for
+    training and 716 with tumours for testing, from the same 130 scans. Patients are then in both parts, and results are
+    better than they would be for new patients.
+
+    Args:
+        source: ``lits``, ``msd_liver``, ``ircad``, ``nifti`` or ``dicom``; see ``common.data.sources`` for their files.
+        src: the folder that was downloaded.
+        dst: the folder to fill; neither may lie in the other.
+        split: ``patient`` puts each patient in one part. ``slice`` puts all in ``training``, with ``slices`` "healthy",
+            and those with lesions in ``testing``, with ``slices`` "lesion"; a fraction is in ``validation`` as well,
+            without ``slices``.
+        fractions: of the patients for training, validation and testing, 0.7, 0.1 and 0.2; for ``ircad`` all are for
+            testing. A part of 0 stays empty, any other gets a patient at least. Patients with bad files count too, so
+            that mending them moves no one else.
+        seed: of the split.
+        min_liver_pixels: smallest area of the liver, in pixels of the image itself, that makes a slice of the liver.
+            Shi et al. state none.
+        link: ``symlink``, ``hardlink`` or ``copy`` images that need no conversion.
+        exclude_ircad: of ``lits``, leave out volumes 28 to 47, which are the scans of ``ircad``.
+
+    Raises:
+        FileNotFoundError: if there are no such files in ``src``.
+        ImportError: if DICOM is to be read without the extra for it.
+        SystemExit: with status 1, naming the cases that failed.
+        ValueError: if an argument is not as it should be, or two cases have one name.
+    """
+    folder, target = Path(str(src)), Path(str(dst))
+    _refuse_arguments(source, folder, target, split, link, exclude_ircad)
+    name, find = SOURCES[source]
+    scans = find_lits(folder, exclude_ircad) if exclude_ircad else find(folder)
+    _refuse_twins(scans)
+    if fractions is None:
+        fractions = (0, 0, 1) if source == "ircad" else (0.7, 0.1, 0.2)
+    part_of = split_patients((scan.patient for scan in scans), fractions, seed)
+
+    failures = Failures()
+    items, counts = [], {}
+    with logging_redirect_tqdm():
+        for scan in tqdm(scans, desc=f"preparing {name}"):
+            try:
+                volume = scan.read()
+            except BadFileError as error:
+                failures.add(scan.case, str(error))
+                continue
+            items.append(_write_case(scan, volume, target, link))
+            counts[scan.case] = count_slices(volume, min_liver_pixels)
+            _report(scan.case, volume, counts[scan.case])
+
+    parts = _parts(items, counts, part_of, [part for part, f in zip(PARTS, fractions, strict=True) if f], split)
+    description = f"CT in HU; organ: the liver with its lesions, label: the lesions. Source: {source}."
+    if split == "slice" and parts["training"] and parts["testing"]:
+        leak = "Patients are in both training and testing: results are better than they would be for new patients."
+        logger.warning(leak)
+        description += f" {leak}"
+    content = {
+        "name": name,
+        "description": description,
+        "modality": {"0": "CT"},
+        "seed": seed,
+        "split": split,
+        "fractions": list(fractions),
+        **parts,
+    }
+    if items:
+        _write(json.dumps(content, indent=2).encode(), target / "dataset.json")
+    failures.exit_if_any()
+
+
+def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
+    """Return the part that each patient is in.
+
+    The order is that of a hash, so it is the same everywhere, and a patient more or less moves few others.
+
+    Args:
+        patients: their names, any number of times.
+        fractions: of training, validation and testing; they sum to 1.
+        seed: gives another order.
+
+    Raises:
+        ValueError: if these are no three fractions, or there are fewer patients than parts.
+    """
+    numbers = [f for f in np.ravel(fractions).tolist() if isinstance(f, int | float) and f >= 0]
+    if len(numbers) != len(PARTS) or abs(sum(numbers) - 1) > 1e-6:
+        raise ValueError(
+            f"fractions must be three numbers, for {', '.join(PARTS)}, that sum to 1, as 0.7,0.1,0.2, got {fractions}."
+        )
+    order = sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
+    sizes = [max(1, round(len(order) * fraction)) if fraction else 0 for fraction in fractions]
+    sizes[int(np.argmax(fractions))] += len(order) - sum(sizes)
+    if any(size < 1 for size, fraction in zip(sizes, fractions, strict=True) if fraction):
+        raise ValueError(
+            f"expected a patient at least for each part of the fractions {fractions}, got {len(order)}: "
+            "put all in one part, as with --fractions 0,0,1."
+        )
+    return dict(zip(order, np.repeat(PARTS, sizes).tolist(), strict=True))
+
+
+def count_slices(volume: Volume, min_liver_pixels: int) -> SliceCounts:
+    """Count the axial slices of a volume, whichever of its axes they lie along."""
+    axis = int(np.flatnonzero(nib.io_orientation(volume.affine)[:, 0] == 2)[0]) if volume.voxels.ndim == 3 else 2
+
+    def pixels(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.moveaxis(np.atleast_3d(mask), axis, -1).sum((0, 1))
+
+    everywhere = pixels(np.ones(volume.voxels.shape, dtype=bool)) > 0
+    liver = everywhere if volume.organ is None else pixels(volume.organ) >= min_liver_pixels
+    lesion = ~everywhere if volume.label is None else pixels(volume.label) > 0
+    return SliceCounts(int(liver.sum()), int((liver & ~lesion).sum()), int(lesion.sum()))
+
+
+def _parts(
+    items: list[dict[str, Any]],
+    counts: dict[str, SliceCounts],
+    part_of: dict[str, str],
+    used: Sequence[str],
+    split: str,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the items of each part, without those that have no slice for it."""
+    parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for item in items:
+        case, own = item["case"], part_of[item["patient"]]
+        for part in [own] if split == "patient" else [part for part in used if part in (*SLICES, own)]:
+            if part == "training" and not counts[case].healthy:
+                logger.warning(f"{case} is left out of training: it has no healthy slice of the liver.")
+            elif part == "testing" and split == "slice" and not counts[case].lesion:
+                logger.warning(f"{case} is left out of testing: it has no slice with lesions.")
+            else:
+                parts[part].append(item | ({"slices": SLICES[part]} if split == "slice" and part in SLICES else {}))
+    for part, chosen in {"all": items, **parts}.items():
+        totals = SliceCounts(*np.sum([(0, 0, 0), *(counts[item["case"]] for item in chosen)], axis=0).tolist())
+        logger.info(f"{part}, {len(chosen)} of {len(items)} cases: {totals}.")
+    undrawn = [item["case"] for item in parts["training"] if "label" not in item]
+    if undrawn:
+        logger.warning(f"taken as healthy in training, as no mask shows their lesions: {', '.join(undrawn)}.")
+    return parts
+
+
+def _report(case: str, volume: Volume, counts: SliceCounts) -> None:
+    unknown = [name for name, mask in (("the liver", volume.organ), ("lesions", volume.label)) if mask is None]
+    note = f" (no mask of {' or of '.join(unknown)})" if unknown else ""
+    logger.info(f"{case}: {counts}{note}.")
+    if np.array_equal(volume.affine, np.eye(4)):
+        logger.warning(f"{case}: its affine is the identity, so its voxels of 1 mm are probably not their true size.")
+
+
+def _write_case(scan: Scan, volume: Volume, dst: Path, link: str) -> dict[str, Any]:
+    """Write or link the files of a case and return its item."""
+    item: dict[str, Any] = {"case": scan.case, "patient": scan.patient}
+    if scan.nifti is None:
+        item["image"] = f"images/{scan.case}.nii.gz"
+        _write_nifti(_compact(volume.voxels), volume.affine, dst / item["image"])
+    else:
+        item["image"] = f"images/{scan.case}.nii{'.gz' if scan.nifti.suffix == '.gz' else ''}"
+        _link(scan.nifti, dst / item["image"], link)
+    for key, mask in (("organ", volume.organ), ("label", volume.label)):
+        if mask is not None:
+            item[key] = f"{key}s/{scan.case}.nii.gz"
+            _write_nifti(mask.astype(np.uint8), volume.affine, dst / item[key])
+    if volume.label is not None:
+        item["image_label"] = int(volume.label.any())
+    return item
+
+
+def _compact(voxels: NDArray[np.float32]) -> NDArray:
+    """Return whole numbers as int16, anything else as it is."""
+    whole = np.clip(np.rint(voxels), -(2**15), 2**15 - 1)
+    return whole.astype(np.int16) if np.array_equal(whole, voxels) else voxels
+
+
+def _write_nifti(voxels: NDArray, affine: NDArray[np.float64], path: Path) -> None:
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    _write(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0), path)
+
+
+def _write(content: bytes, path: Path) -> None:
+    with _replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _link(source: Path, target: Path, link: str) -> None:
+    with _replacing(target) as temporary:
+        try:
+            LINKS[link](source.resolve(), temporary)
+        except (OSError, NotImplementedError) as error:
+            if link == "copy":
+                raise
+            logger.warning(f"{target} is copied, as no {link} is possible: {error}.")
+            shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a file; what is there in the end takes the file's place at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # a killed run leaves it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # replacing does nothing where both are links to one file
+
+
+def _refuse_arguments(source: str, src: Path, dst: Path, split: str, link: str, exclude_ircad: bool) -> None:
+    for name, value, known in (
+        ("source", source, SOURCES),
+        ("split", split, ("patient", "slice")),
+        ("link", link, LINKS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    if exclude_ircad and source != "lits":
+        raise ValueError(f"exclude_ircad is for lits, which contains these scans, got source {source}.")
+    if not src.is_dir():
+        raise FileNotFoundError(f"{src}: expected a folder, got none there.")
+    folders = src.resolve(), dst.resolve()
+    if any(a.is_relative_to(b) for a, b in (folders, folders[::-1])):
+        raise ValueError(f"src and dst must be folders that do not contain each other, got {src} and {dst}.")
+
+
+def _refuse_twins(scans: Sequence[Scan]) -> None:
+    twins = [case for case, number in Counter(scan.case for scan in scans).items() if number > 1]
+    if twins:
+        raise ValueError(f"expected cases of different names, got several called {', '.join(twins)}.")
+
+
+def _refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Refuse a misspelt option; fire itself does so only after the work is done without it."""
+    known = {*inspect.signature(prepare).parameters, "help", ""}
+    for argument in arguments:
+        name = argument[2:].partition("=")[0].replace("-", "_")
+        if argument.startswith("--") and name not in known:
+            raise ValueError(f"expected options {', '.join(sorted(known - {'help', ''}))}, got {argument}.")
+
+
+def main() -> None:
+    """Run ``prepare`` from the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        _refuse_unknown_options(sys.argv[1:])
+        fire.Fire(prepare, name="python -m common.data.prepare")
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

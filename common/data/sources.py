@@ -1,0 +1,283 @@
+"""Data sets of liver CT as they are downloaded: where their cases lie, and what their masks mean."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cases import MASK_SUFFIXES
+from .checks import BadFileError, check_ct, check_same_grid, read_nifti
+from .dicom import patient_of, read_series, series_in
+
+IRCAD_IN_LITS = range(28, 48)
+"""Training volumes of LiTS that are the scans of 3D-IRCADb-01: from memory of the data set's documentation."""
+
+
+class Volume(NamedTuple):
+    """A CT and what is known about it.
+
+    Attributes:
+        voxels: HU, float32, shape (X, Y[, Z]).
+        affine: voxel to world in mm, RAS.
+        organ: true in the liver and its lesions; None where nobody has drawn it.
+        label: true in the lesions; None where nobody has drawn them.
+    """
+
+    voxels: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    organ: NDArray[np.bool_] | None
+    label: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A case that was found and is not read yet.
+
+    Attributes:
+        case: its name.
+        patient: whose it is.
+        read: reads and checks its files, and raises BadFileError for the first that cannot be used.
+        nifti: the file of its image, None where that must be converted.
+    """
+
+    case: str
+    patient: str
+    read: Callable[[], Volume]
+    nifti: Path | None = None
+
+
+def find_lits(src: Path, exclude_ircad: bool = False) -> list[Scan]:
+    """Return the training cases of LiTS: ``volume-<n>.nii[.gz]`` and ``segmentation-<n>.nii[.gz]`` in any folders.
+
+    The segmentation is 1 in the liver and 2 in tumours. Volumes 28 to 47 have an identity affine instead of their voxel
+    sizes (https://github.com/PatrickChrist/LITS-CHALLENGE/issues/14).
+
+    Args:
+        src: the folder they lie in, at any depth.
+        exclude_ircad: leave out ``IRCAD_IN_LITS``, so that 3D-IRCADb-01 can be a test set.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if two files have the same name.
+    """
+    files = _by_name([*src.rglob("volume-*"), *src.rglob("segmentation-*")])
+    numbers = {int(name.partition("-")[2]) for name in files if re.fullmatch(r"(volume|segmentation)-\d+", name)}
+    scans = []
+    for n in sorted(numbers - set(IRCAD_IN_LITS if exclude_ircad else ())):
+        volume, segmentation = (files.get(f"{k}-{n}", src / f"{k}-{n}.nii") for k in ("volume", "segmentation"))
+        scans.append(_annotated(f"volume-{n}", volume, segmentation))
+    return _some(scans, src, "volume-<n>.nii and segmentation-<n>.nii")
+
+
+def find_msd_liver(src: Path) -> list[Scan]:
+    """Return the training cases of the Medical Segmentation Decathlon's Task03_Liver.
+
+    The label is 1 in the liver and 2 in cancer. ``imagesTs`` has no labels and is passed over: run on it as it is.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if two files have the same name.
+    """
+    images, labels = (_by_name((src / folder).glob("*")) for folder in ("imagesTr", "labelsTr"))
+    scans = []
+    for case in sorted(images | labels):
+        image = images.get(case, src / "imagesTr" / f"{case}.nii.gz")
+        scans.append(_annotated(case, image, labels.get(case, src / "labelsTr" / f"{case}.nii.gz")))
+    return _some(scans, src, "imagesTr/<case>.nii.gz and labelsTr/<case>.nii.gz")
+
+
+def find_ircad(src: Path) -> list[Scan]:
+    """Return the patients of 3D-IRCADb-01: folders with ``PATIENT_DICOM`` and ``MASKS_DICOM``, or their zip files.
+
+    All ``livertumor*`` masks of a patient are joined. Other lesions are no tumours of the liver and stay out: cysts
+    (``liverkyst``), the adrenal ``tumor`` of patient 7, ``leftsurretumor`` of patient 5. Five patients have none.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    # Unpacking a zip file into a folder of its name gives PATIENT_DICOM/PATIENT_DICOM.
+    found = [path for path in src.rglob("PATIENT_DICOM*") if path.name in ("PATIENT_DICOM", "PATIENT_DICOM.zip")]
+    folders = sorted({path.parent for path in found if path.parent.name != "PATIENT_DICOM"})
+    scans = []
+    for folder in folders:
+        name = folder.resolve().name
+        scans.append(Scan(name, name, partial(_read_ircad, folder)))
+    return _some(scans, src, "3Dircadb1.<n>/PATIENT_DICOM and MASKS_DICOM")
+
+
+def find_nifti(src: Path) -> list[Scan]:
+    """Return the NIfTI files of a folder; ``<case>_liver`` or ``_organ`` and ``<case>_label`` are a case's masks.
+
+    Each file is taken for a patient of its own.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if two files have the same name.
+    """
+    files = _by_name(src.glob("*"))
+    scans = []
+    for case in sorted({re.sub(f"({'|'.join(MASK_SUFFIXES)})$", "", name) for name in files}):
+        image = files.get(case, src / f"{case}.nii.gz")
+        organ = files.get(f"{case}_liver") or files.get(f"{case}_organ")
+        scans.append(Scan(case, case, partial(_read_with_masks, image, organ, files.get(f"{case}_label")), image))
+    return _some(scans, src, "<case>.nii.gz")
+
+
+def find_dicom(src: Path) -> list[Scan]:
+    """Return the DICOM series in a folder and in all folders below it.
+
+    A case is called as its folder, with SeriesInstanceUID added where the folder holds several. Its patient is a
+    pseudonym made from PatientID, or the case where there is none.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ImportError: if pydicom is missing or too old.
+    """
+    scans = []
+    for folder in [path for path in (src, *sorted(src.rglob("*"))) if path.is_dir()]:
+        name = "_".join(folder.relative_to(src).parts) or src.resolve().name
+        try:
+            series = series_in(folder)
+            for uid, files in series.items():
+                case = name if len(series) == 1 else f"{name}_{uid}"
+                scans.append(Scan(case, patient_of(files[0]) or case, partial(_read_dicom, files)))
+        except BadFileError as error:
+            scans.append(Scan(name, name, partial(_fail, error)))
+    return _some(scans, src, "DICOM series")
+
+
+def _annotated(case: str, image: Path, labels: Path) -> Scan:
+    return Scan(case, case, partial(_read_annotated, image, labels), image)
+
+
+def _read_annotated(image: Path, labels: Path) -> Volume:
+    """Read a CT with labels that are 1 in the liver and 2 in its lesions."""
+    voxels, affine = _read_ct(image)
+    values = check_same_grid(voxels.shape, affine, labels, image)
+    _refuse_other_values(values, (0, 1, 2), labels)
+    return Volume(voxels, affine, _not_empty(values > 0, labels), values == 2)
+
+
+def _read_with_masks(image: Path, organ: Path | None, label: Path | None) -> Volume:
+    """Read a CT with a mask of the organ and one of the lesions, if there are any."""
+    voxels, affine = _read_ct(image)
+
+    def drawn(path: Path) -> NDArray[np.bool_]:
+        values = check_same_grid(voxels.shape, affine, path, image)
+        _refuse_other_values(values, (0, 1), path)
+        return values > 0
+
+    lesions = None if label is None else drawn(label)
+    liver = None if organ is None else _not_empty(drawn(organ), organ)
+    if liver is not None and lesions is not None:
+        liver |= lesions
+    return Volume(voxels, affine, liver, lesions)
+
+
+def _read_dicom(files: Sequence[Path]) -> Volume:
+    return Volume(*read_series(files), organ=None, label=None)
+
+
+def _read_ircad(folder: Path) -> Volume:
+    with TemporaryDirectory() as temporary:
+        try:
+            patient, masks = (_unpacked(folder, name, Path(temporary)) for name in ("PATIENT_DICOM", "MASKS_DICOM"))
+            return _read_ircad_folders(patient, masks)
+        except BadFileError as error:
+            raise BadFileError(str(error).replace(temporary, str(folder))) from error
+
+
+def _read_ircad_folders(patient: Path, masks: Path) -> Volume:
+    image = next((path.parent for path in sorted(patient.rglob("image_*"))), patient)
+    voxels, affine = read_series(image)
+
+    def joined(folders: Iterable[Path]) -> NDArray[np.bool_]:
+        union = np.zeros(voxels.shape, dtype=bool)
+        for folder in folders:
+            values, mask_affine = read_series(folder, hu=False)
+            if values.shape != voxels.shape or not np.allclose(mask_affine, affine, atol=1e-2):
+                raise BadFileError(
+                    f"{folder}: expected the grid of {image}, shape {voxels.shape} and affine {affine.tolist()}, "
+                    f"got {values.shape} and {mask_affine.tolist()}."
+                )
+            _refuse_other_values(values, (0, 1, 255), folder)
+            union |= values > 0
+        return union
+
+    folders = [path for path in sorted(masks.rglob("liver*")) if path.is_dir()]
+    liver = [folder for folder in folders if folder.name == "liver"]
+    if not liver:
+        raise BadFileError(f"{masks / 'liver'}: expected a mask of the liver, got none.")
+    label = joined(folder for folder in folders if folder.name.startswith("livertumor"))
+    return Volume(voxels, affine, _not_empty(joined(liver) | label, liver[0]), label)
+
+
+def _unpacked(folder: Path, name: str, temporary: Path) -> Path:
+    """Return a folder of a patient; if it is a zip file, unpacked, of the masks only those of the liver."""
+    if (folder / name).is_dir():
+        return folder / name
+    archive = folder / f"{name}.zip"
+    if not archive.is_file():
+        raise BadFileError(f"{folder / name}: expected a folder or a zip file, got none there.")
+    try:
+        with zipfile.ZipFile(archive) as file:
+            wanted = [
+                member
+                for member in file.namelist()
+                if not member.startswith("__MACOSX") and (name == "PATIENT_DICOM" or "/liver" in f"/{member}")
+            ]
+            file.extractall(temporary / name, wanted)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise BadFileError(f"{archive}: expected a readable zip file, got a damaged one ({error}).") from error
+    return temporary / name
+
+
+def _read_ct(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    voxels, affine = read_nifti(path)
+    check_ct(voxels, path)
+    return voxels, affine
+
+
+def _refuse_other_values(values: NDArray[np.float32], expected: Sequence[int], path: Path) -> None:
+    others = np.unique(values[~np.isin(values, expected)])
+    if len(others):
+        raise BadFileError(
+            f"{path}: expected a mask of the values {', '.join(map(str, expected))}, "
+            f"got also {', '.join(f'{value:g}' for value in others[:5])}."
+        )
+
+
+def _not_empty(organ: NDArray[np.bool_], path: Path) -> NDArray[np.bool_]:
+    if not organ.any():
+        raise BadFileError(f"{path}: expected a mask of the liver, got an empty one.")
+    return organ
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return NIfTI files by their names without ending; hidden files, as macOS leaves them, are passed over."""
+    files: dict[str, Path] = {}
+    for path in sorted(paths):
+        if path.is_file() and path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."):
+            name = path.name.removesuffix(".gz").removesuffix(".nii")
+            if name in files:
+                raise ValueError(f"expected one file called {name}, got {files[name]} and {path}.")
+            files[name] = path
+    return files
+
+
+def _some(scans: list[Scan], src: Path, expected: str) -> list[Scan]:
+    if not scans:
+        raise FileNotFoundError(f"{src}: expected {expected}, got none there.")
+    return scans
+
+
+def _fail(error: BadFileError) -> NoReturn:
+    raise error
