@@ -1,13 +1,23 @@
-"""Weights on disk: refusing what does not fit, writing so that a killed run leaves no half of a file, converting."""
+"""Weights on disk: refusing what does not fit, writing so that a killed run leaves no half of a file, converting.
+
+    python -m common.checkpoints OLD.pt NEW.pt --config_file bundles/gdpi/configs/inference.json [--part diffusion]
+
+puts a network trained with monai-generative into the weights of a bundle, see ``convert``.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fire
 import torch
+from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
+
+GENERATIVE_NAMES = {".attn.to_": ".to_", ".out_proj.": ".to_out.0.", ".postconv.": ".conv."}
+"""How monai-generative calls what MONAI has renamed since."""
 
 
 def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
@@ -48,8 +58,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        # torch's own text is paragraphs long, and advises to run whatever code the file holds.
+        reason = type(error).__name__
         raise ValueError(
-            f"{path}: expected a file of weights (tensors only), got one that cannot be read: {error}."
+            f"{path}: expected a file of weights (tensors only), got one that cannot be read: {reason}."
         ) from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: expected a raw state dict of tensors, got {type(weights).__name__} of other things.")
@@ -84,3 +96,79 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: str | Non
             f"{path}: expected weights of this bundle, got {len(unknown)} unknown ones ({unknown[0]}, ...)."
         )
     network.load_state_dict(state)
+
+
+def from_monai_generative(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return weights trained with monai-generative 0.2.3 as a state dict of MONAI's network of the same name.
+
+    With them the network gives what it gave there. MONAI's own ``load_old_state_dict`` does not: it loads the output
+    projections of the self-attention, which monai-generative has, as ``proj_attn``, but never applies. Here they
+    become the identity.
+
+    Args:
+        weights: raw state dict of a ``DiffusionModelUNet`` or ``AutoencoderKL`` of ``generative.networks.nets``.
+        network: MONAI's, built with the same arguments (``channels`` is the former ``num_channels``); it is left as
+            it is.
+
+    Raises:
+        ValueError: if the weights are of another network, another size, or MONAI's already.
+    """
+    state = network.state_dict()
+    unknown = {name for name in weights if ".proj_attn." not in name}
+    for name, value in state.items():
+        if ".attn.out_proj." in name:
+            state[name] = (torch.eye(len(value)) if value.ndim == 2 else torch.zeros(len(value))).to(value)
+            continue
+        theirs = name
+        for ours, former in GENERATIVE_NAMES.items():
+            theirs = theirs.replace(ours, former)
+        if theirs not in weights or weights[theirs].shape != value.shape:
+            came = tuple(weights[theirs].shape) if theirs in weights else "nothing"
+            raise ValueError(
+                f"expected weights of monai-generative with {theirs} of shape {tuple(value.shape)}, got {came}."
+            )
+        state[name] = weights[theirs]
+        unknown.discard(theirs)
+    if unknown:
+        raise ValueError(
+            f"expected weights of monai-generative's {type(network).__name__} of this size, "
+            f"got {len(unknown)} unknown ones ({min(unknown)}, ...)."
+        )
+    return state
+
+
+def convert(old: str, new: str, config_file: str, part: str = "diffusion", **overrides: Any) -> None:
+    """Put a network trained with monai-generative into the weights of a bundle.
+
+    The other parts are those at the config's ``model_path``. So is the threshold: fit it again, with ``evaluate.json``
+    and ``--fit_threshold True``.
+
+    Args:
+        old: raw state dict, see ``from_monai_generative``.
+        new: file to write, a raw state dict of the bundle's whole container.
+        config_file: config of the bundle with ``network_def`` and ``model_path``.
+        part: name of the network in the container.
+        **overrides: keys of the config, such as the sizes of the network.
+
+    Raises:
+        FileNotFoundError: if there are no weights at ``old`` or ``model_path``.
+        ValueError: if one of them does not fit.
+    """
+    parser = ConfigParser()
+    parser.read_config(config_file)
+    parser.update(overrides)
+    network = parser.get_parsed_content("network_def")
+    load_parts(network, parser.get_parsed_content("model_path"), leave_out=part)
+    try:
+        weights = from_monai_generative(read_weights(old), network.get_submodule(part))
+    except ValueError as error:
+        raise ValueError(f"{old}: {error}") from error
+    network.get_submodule(part).load_state_dict(weights)
+    save_atomically(network.state_dict(), new)
+
+
+if __name__ == "__main__":
+    try:
+        fire.Fire(convert, name="python -m common.checkpoints")
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error

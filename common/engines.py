@@ -7,11 +7,11 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Events
-from ignite.handlers import Checkpoint, EMAHandler
+from ignite.handlers import Checkpoint, EMAHandler, TerminateOnNan
 from monai.data import decollate_batch
 from monai.data.utils import set_rnd
 from monai.engines import Evaluator, SupervisedEvaluator, Trainer
-from monai.handlers import CheckpointLoader
+from monai.handlers import CheckpointLoader, from_engine
 from monai.utils import set_determinism
 from torch import nn
 
@@ -85,6 +85,7 @@ def run_stage(
     )
     evaluator.add_event_handler(Events.COMPLETED, keep_best)
 
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(from_engine("loss", first=True)))
     state = {**state, "trainer": trainer, "keep_best": keep_best}
     if ema:
         ema.attach(trainer)
@@ -119,11 +120,35 @@ def fit_threshold(evaluator: Evaluator, detection: Any, network: nn.Module) -> N
         network: container with the buffer ``threshold``, NaN before.
     """
     evaluator.run()
-    if detection.best_threshold == detection.best_threshold:
-        network.get_buffer("threshold").fill_(detection.best_threshold)
-        logger.info(f"threshold of the masks: {detection.best_threshold:.2f} HU, fitted on validation cases.")
-    else:
-        logger.warning("no validation case has lesions: the threshold of the masks was not fitted.")
+    try:
+        _set_threshold(network, detection.best_threshold)
+    except ValueError as error:
+        logger.warning(error)
+
+
+def publish_threshold(wanted: bool, detection: Any, network: nn.Module, model_path: str) -> None:
+    """Store the threshold that an evaluation found best in the published weights.
+
+    Args:
+        wanted: false leaves the weights alone.
+        detection: handler ``Detection`` of the evaluation.
+        network: container with the weights that were evaluated.
+        model_path: file that is rewritten.
+
+    Raises:
+        ValueError: if no case had lesions.
+    """
+    if not wanted:
+        return
+    _set_threshold(network, detection.best_threshold)
+    _save_on_rank_0(network.state_dict(), model_path)
+
+
+def _set_threshold(network: nn.Module, threshold: float) -> None:
+    if threshold != threshold:
+        raise ValueError("no validation case has lesions: the threshold of the masks was not fitted.")
+    network.get_buffer("threshold").fill_(threshold)
+    logger.info(f"threshold of the masks: {threshold:.2f} HU, fitted on validation cases.")
 
 
 def _save_on_rank_0(content: Any, path: str | Path) -> None:

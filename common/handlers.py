@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from .checkpoints import load_parts
 from .metrics.pixels import PooledCounts
 from .metrics.tables import CaseRecord, Row, examine_case, froc, summarise
-from .report.figures import curves_figure, froc_figure, overlay_figure, png, save_png
+from .report.figures import curves_figure, froc_figure, overlay_figure, png, samples_figure, save_png
 from .report.page import Picture, Section, versions, write_page
 
 logger = logging.getLogger(__name__)
@@ -233,6 +233,18 @@ class Previews:
         with SummaryWriter(self.log_dir) as writer:
             for item, output in zip(engine.state.batch, engine.state.output, strict=True):
                 writer.add_figure(item["case"], case_figure(item["case"], output, num_slices=4), engine.state.epoch)
+
+
+def write_samples(path: str, real: Any, generated: Any) -> None:
+    """Write real slices above generated ones as PNG.
+
+    Args:
+        path: of the picture.
+        real: HU, shape (N, X, Y).
+        generated: HU, shape (N, X, Y).
+    """
+    save_png(samples_figure(convert_to_numpy(real), convert_to_numpy(generated)), Path(path))
+    logger.info(f"real and generated slices: {path}")
 
 
 OVERLAY_LEGEND = (

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.engines import PrepareBatch
 from torch import Tensor, nn
 
@@ -16,11 +17,12 @@ class PatchPrepareBatch(PrepareBatch):
 
     Args:
         patch_size: pixels along X and Y.
-        organ_network: finds the organ where a slice's mask is ``UNKNOWN``: logits for images in [-1, 1].
+        organ_network: finds the organ where a slice's mask is ``UNKNOWN``: logits for images in [-1, 1]; None if all
+            cases have masks.
         jitter: the patch's centre is off the organ's by up to this many pixels; 0 for validation.
     """
 
-    def __init__(self, patch_size: Sequence[int], organ_network: nn.Module, jitter: int = 0) -> None:
+    def __init__(self, patch_size: Sequence[int], organ_network: nn.Module | None = None, jitter: int = 0) -> None:
         self.patch_size, self.organ_network, self.jitter = patch_size, organ_network, jitter
 
     def __call__(
@@ -47,6 +49,8 @@ class PatchPrepareBatch(PrepareBatch):
 
     def find_organ(self, image: Tensor) -> Tensor:
         """Return where the organ part sees the organ, 0 or 1."""
+        if self.organ_network is None:
+            raise ValueError("expected an organ mask for each case, as there is no network that finds it; got none.")
         training = self.organ_network.training
         self.organ_network.eval()
         with torch.no_grad():
@@ -80,7 +84,7 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
     def __init__(
         self,
         patch_size: Sequence[int],
-        organ_network: nn.Module,
+        organ_network: nn.Module | None,
         num_train_timesteps: int,
         jitter: int = 0,
         fixed: bool = False,
@@ -106,3 +110,32 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
             timesteps = torch.randint(0, self.num_train_timesteps, (len(image),))
         drawn = {"noise": noise, "timesteps": timesteps.to(image.device)}
         return image, {"image": image, **drawn}, (), drawn
+
+
+class CoarseNoisePrepareBatch(PatchPrepareBatch):
+    """Add coarse noise to each patch; the clean patch is the target: for denoising autoencoders.
+
+    Source: Kascenas et al. 2022, "Denoising autoencoders for unsupervised anomaly detection in brain MRI".
+
+    Args:
+        noise_size: nodes of the noise along X and Y, enlarged to the patch.
+        noise_std: its standard deviation, images are in [-1, 1].
+        options: see ``PatchPrepareBatch``.
+    """
+
+    def __init__(self, noise_size: Sequence[int] = (16, 16), noise_std: float = 0.4, **options: Any) -> None:
+        super().__init__(**options)
+        self.noise_size, self.noise_std = noise_size, noise_std
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Return noisy patches and clean ones."""
+        patches = self.patches(batchdata, device, non_blocking)
+        coarse = torch.randn(*patches.shape[:2], *self.noise_size).to(patches)
+        noise = F.interpolate(coarse, size=patches.shape[2:], mode="bilinear", align_corners=False)
+        return patches + self.noise_std * noise, patches

@@ -2,12 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from monai.data import load_decathlon_datalist, partition_dataset
+from monai.utils import ensure_tuple
 from tqdm import tqdm
 
 from .checks import BadFileError, check_ct, check_same_grid, read_nifti
@@ -15,6 +17,9 @@ from .dicom import read_series
 
 MASK_SUFFIXES = ("_liver", "_organ", "_label")
 """File names that end so hold masks of a case, not cases."""
+
+PATHS = ("image", "organ", "label", "slice_labels")
+"""What is a path in an item of ``dataset.json``; the image may be a list of them."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def list_cases(
     Raises:
         FileNotFoundError: if there is no case at all.
         BadFileError: for the first bad case, without ``failures``.
-        ValueError: if two cases have the same name, or ``organ_source`` is unknown.
+        ValueError: if two cases have the same name, ``dataset.json`` is malformed, or ``organ_source`` is unknown.
     """
     if organ_source not in ("auto", "file", "network", "totalsegmentator"):
         raise ValueError(f"organ_source must be auto, file, network or totalsegmentator, got {organ_source!r}.")
@@ -98,7 +103,10 @@ def check_item(item: dict[str, Any]) -> None:
     Raises:
         BadFileError: for the first file that cannot be used.
     """
-    image = Path(item["image"])
+    images = ensure_tuple(item["image"])
+    image = Path(images[0])
+    if len(images) > 1:
+        raise BadFileError(f"{image}: expected a CT of one channel, got {len(images)} files.")
     if image.is_dir():
         voxels, affine = read_series(image)
     else:
@@ -111,10 +119,27 @@ def check_item(item: dict[str, Any]) -> None:
                 raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
 
 
+def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cases that have an axial slice without lesions, and name the others."""
+    kept = []
+    for item in items:
+        if "label" in item:
+            label = nib.as_closest_canonical(nib.load(item["label"]))
+            if (np.asarray(label.dataobj) > 0).any((0, 1)).all():
+                logger.warning(f"{item['case']}: left out, as there are lesions in each of its slices.")
+                continue
+        kept.append(item)
+    return kept
+
+
 def shard(items: list[dict[str, Any]], rank: int, world_size: int) -> list[dict[str, Any]]:
-    """Return the items that one of several processes works on: every ``world_size``-th."""
-    if world_size == 1:
-        return items
+    """Return the items that one of several processes works on: every ``world_size``-th.
+
+    Raises:
+        ValueError: if there are fewer items than processes, as one without work would keep the others waiting.
+    """
+    if len(items) < world_size:
+        raise ValueError(f"expected a case at least for each of {world_size} processes, got {len(items)} cases.")
     return partition_dataset(items, num_partitions=world_size, shuffle=False, even_divisible=False)[rank]
 
 
@@ -122,10 +147,7 @@ def _found(source: Path, split: str) -> list[dict[str, Any]]:
     if not source.exists():
         raise FileNotFoundError(f"{source}: expected a data set, a folder or a file, got nothing there.")
     if (source / "dataset.json").is_file():
-        try:
-            return load_decathlon_datalist(source / "dataset.json", is_segmentation=True, data_list_key=split)
-        except (ValueError, json.JSONDecodeError) as error:
-            raise ValueError(f"{source / 'dataset.json'}: expected JSON with a list {split!r}, got {error}.") from error
+        return _items_of_dataset(source / "dataset.json", split)
     if source.is_file():
         return [_with_masks(source)]
     images = [path for path in sorted(source.iterdir()) if _is_nifti(path) and not _stem(path).endswith(MASK_SUFFIXES)]
@@ -133,6 +155,23 @@ def _found(source: Path, split: str) -> list[dict[str, Any]]:
         return [_with_masks(path) for path in images]
     folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
     return [{"image": str(folder), "case": _folder_name(folder, source)} for folder in folders if _holds_dicom(folder)]
+
+
+def _items_of_dataset(path: Path, split: str) -> list[dict[str, Any]]:
+    """Return the items of ``dataset.json`` as they are written there, with paths that start at its folder."""
+    try:
+        joined = load_decathlon_datalist(path, data_list_key=split)
+        items = json.loads(path.read_text())[split]
+    except (ValueError, TypeError) as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{path}: expected JSON with a list {split!r}, got {reason}.") from error
+    for item in items:
+        images = item.get("image") or None
+        files = [*(images if isinstance(images, list) else [images]), *(item[k] for k in PATHS[1:] if k in item)]
+        if not all(isinstance(file, str) for file in files):
+            raise ValueError(f"{path}: expected items whose image and masks are paths, got {item}.")
+    # MONAI joins whatever exists in the folder, also the name of a case, a patient or a site.
+    return [{**item, **{k: paths[k] for k in PATHS if k in paths}} for item, paths in zip(items, joined, strict=True)]
 
 
 def _folder_name(folder: Path, source: Path) -> str:

@@ -1,7 +1,7 @@
 """Reading a case, whatever it lies in, and writing results that a killed run leaves whole or not at all."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class CaseReader(NibabelReader):
         """Return an image with voxels and affine; a series comes in HU and RAS."""
         paths = [Path(str(path)) for path in ensure_tuple(data)]
         if len(paths) == 1 and paths[0].is_dir():
+            self.filenames = paths
             return nib.Nifti1Image(*read_series(paths[0]))
         return super().read(data, **kwargs)
 
@@ -37,9 +38,13 @@ class CaseWriter(NibabelWriter):
         """Take an image of shape (1, *spatial)."""
         self.data_obj = data_array[0]
 
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        """Take the affine of the image as it is: nothing is resampled, and a slice need not be axial."""
+        self.affine = (meta_dict or {}).get("affine")
+
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write to a temporary name beside the file, then put it in its place."""
         path = Path(filename)
-        temporary = path.with_name(f".{path.name.removesuffix('.gz').removesuffix('.nii')}.tmp.nii.gz")
+        temporary = path.with_name(f".tmp.{path.name}")  # the suffix says whether to compress
         super().write(temporary, verbose=verbose, **obj_kwargs)
         os.replace(temporary, path)

@@ -18,17 +18,24 @@ class HybridVLBLoss(_Loss):
     prediction is detached in it. 0.001 T L_t of Nichol and Dhariwal 2021, Eq. 16, is L_t at T = 1000, which is what
     guided-diffusion adds for any T; ``rescale`` follows the equation.
 
-    Sources: Ho et al. 2020, Eq. 14; Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672, Eq. 14-16.
+    ``p2_gamma`` above 0 gives less weight to small noise, which in a noisy image cannot be told from the image's own,
+    and so more to the levels at which structures form: (1 - alpha_bar)^gamma is 1 / (1 + signal to noise)^gamma.
+
+    Sources: Ho et al. 2020, Eq. 14; Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672, Eq. 14-16;
+    Choi et al. 2022, https://arxiv.org/abs/2204.00227, Eq. 8 with k = 1.
 
     Args:
         schedule: of training, not respaced.
         rescale: multiply the bound by T / 1000.
+        p2_gamma: 0 is the simple loss.
         reduction: ``mean``, or ``none`` for a value an image.
     """
 
-    def __init__(self, schedule: NoiseSchedule, rescale: bool = False, reduction: str = "mean") -> None:
+    def __init__(
+        self, schedule: NoiseSchedule, rescale: bool = False, p2_gamma: float = 0.0, reduction: str = "mean"
+    ) -> None:
         super().__init__(reduction=reduction)
-        self.schedule = schedule
+        self.schedule, self.p2_gamma = schedule, p2_gamma
         self.weight = schedule.num_train_timesteps / 1000 if rescale else 1.0
 
     def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
@@ -41,6 +48,7 @@ class HybridVLBLoss(_Loss):
         image, noise, timesteps = target["image"], target["noise"], target["timesteps"]
         epsilon, v = pred.split(image.shape[1], dim=1) if pred.shape[1] > image.shape[1] else (pred, None)
         loss = (epsilon - noise).square().flatten(1).mean(1)
+        loss = loss * (1 - self.schedule.alphas_cumprod.to(loss)[timesteps]) ** self.p2_gamma
         if v is not None:
             loss = loss + self.weight * self.variational_bound(epsilon.detach(), v, image, noise, timesteps)
         return loss.mean() if self.reduction == "mean" else loss

@@ -173,8 +173,9 @@ def froc(
     lesion_peaks = np.concatenate([np.tile(r.lesions.lesion_peaks, n) for r, n in zip(records, times, strict=True)])
     if len(lesion_peaks) == 0:
         return np.zeros(1), np.zeros(1), float("nan")
-    # Peaks beyond the curve's end would only cost time.
+    # Peaks beyond the curve's end would only cost time; MONAI leaves out the lowest threshold, so there is one of 0.
     false_peaks = np.sort(false_peaks)[::-1][: int(1.25 * max(FALSE_POSITIVES_PER_SCAN) * times.sum())]
+    false_peaks = np.append(false_peaks, 0.0)
     false_positives, sensitivity = compute_froc_curve_data(
         false_peaks, lesion_peaks, len(lesion_peaks), int(times.sum())
     )

@@ -23,7 +23,7 @@ def abdomen_ct(
     training: int = 0,
     validation: int = 0,
     testing: int = 0,
-    healthy_training: bool = True,
+    healthy_share: float = 1.0,
     scanner: str = "a",
     shape: Sequence[int] = (120, 96, 16),
     spacing: Sequence[float] = (3.0, 3.0, 4.0),
@@ -37,7 +37,7 @@ def abdomen_ct(
         training: patients; patient i of a split is the same in every data set.
         validation: patients with lesions.
         testing: patients with lesions.
-        healthy_training: whether the training patients have no lesions.
+        healthy_share: of the training patients; the others have lesions.
         scanner: ``a`` or ``b``.
         shape: voxels to the right, front and head.
         spacing: mm a voxel.
@@ -51,7 +51,7 @@ def abdomen_ct(
     write = partial(
         _write_patient,
         folder=folder,
-        healthy_training=healthy_training,
+        healthy_share=healthy_share,
         scanner=scanner,
         shape=tuple(shape),
         spacing=tuple(spacing),
@@ -74,14 +74,15 @@ def abdomen_ct(
 def _write_patient(
     job: tuple[str, int],
     folder: Path,
-    healthy_training: bool,
+    healthy_share: float,
     scanner: str,
     shape: Sequence[int],
     spacing: Sequence[float],
     twins: bool,
 ) -> dict[str, str | int]:
     split, number = job
-    num_lesions = 0 if split == "training" and healthy_training else None
+    healthy = split == "training" and (number + 0.5) * healthy_share % 1 < healthy_share
+    num_lesions = 0 if healthy else None
     phantom = make_abdomen_ct(SPLITS[split] + number, shape, spacing, num_lesions, scanner)
     case = f"{split}_{scanner}_{number:03d}"
     volumes = {

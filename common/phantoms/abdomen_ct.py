@@ -27,11 +27,11 @@ class Scanner:
         hardening: probability of dark bands by beam hardening.
     """
 
-    noise_hu: tuple[float, float] = (8.0, 18.0)
+    noise_hu: tuple[float, float] = (9.0, 20.0)
     grain_mm: tuple[float, float] = (0.6, 1.6)
     iodine: float = 1.0
     fat_hu: float = -100.0
-    hardening: float = 0.4
+    hardening: float = 0.5
 
 
 SCANNERS = {
@@ -250,8 +250,8 @@ def _liver_tissue(canvas: Canvas, liver: Array, fissure: Array, aorta_y: float, 
     uniform = canvas.rng.uniform
     steatosis = uniform(10, 35) if uniform() < 0.25 else 0.0
     tissue = uniform(50, 62) + 52 * enhancement - steatosis + np.zeros(canvas.shape, dtype=np.float32)
-    tissue += uniform(2, 6) * canvas.field(70) + uniform(1, 3) * canvas.field(9)
-    tissue += uniform(-0.06, 0.06) * canvas.points[0]
+    tissue += uniform(3, 8) * canvas.field(70) + uniform(1, 3) * canvas.field(9)
+    tissue += uniform(-0.08, 0.08) * canvas.points[0]
     tissue += 0.8 * steatosis * np.clip(canvas.field(40) - 1, 0, 1)  # spared areas
     if uniform() < 0.2:  # fat gathers beside the fissure
         beside = gaussian_filter((np.abs(fissure - 4) < 7).astype(np.float32), 1)
@@ -309,7 +309,7 @@ def _lesions(canvas: Canvas, inside: NDArray[np.bool_], count: int) -> tuple[NDA
     labels, darker = np.zeros(canvas.shape, dtype=np.uint8), np.zeros(canvas.shape, dtype=np.float32)
     deep = binary_erosion(inside, iterations=1)
     for number in range(1, count + 1):
-        radius = np.exp(rng.uniform(np.log(2), np.log(20)))
+        radius = 2 * 10 ** (rng.uniform() ** 1.4)  # 2 to 20 mm, small ones are more frequent
         contrast, edge_mm = np.full(canvas.shape, rng.uniform(15, 60)), rng.uniform(0.5, 2.5)
         radii = radius * rng.uniform(0.8, 1.25, 3)
         shape = canvas.ellipsoid(_random_point(canvas, deep), radii) + 0.15 * radius * canvas.field(max(radius, 6.0))

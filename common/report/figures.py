@@ -114,7 +114,7 @@ def overlay_figure(
     inside = np.where(organ, np.clip(anomaly, 0, None), 0).sum((0, 1))
     candidates = np.flatnonzero(organ.any((0, 1)))
     chosen = np.sort(candidates[np.argsort(-inside[candidates], kind="stable")][:num_slices])
-    box = _box_around(organ)
+    box = box_around(organ)
     columns = []
     for k in chosen:
         x, h, a, m, o = (v[(*box, k)] for v in (image, healthy, anomaly, mask, organ))
@@ -129,7 +129,8 @@ def overlay_figure(
     return panel_grid([list(row) for row in zip(*columns, strict=True)], title, aspect)
 
 
-def _box_around(organ: Array, margin: int = 8) -> tuple[slice, slice]:
+def box_around(organ: Array, margin: int = 8) -> tuple[slice, slice]:
+    """Return the part of the X-Y plane that shows an organ, of shape (X, Y, Z), and a margin in pixels around it."""
     spans = []
     for axis in range(2):
         seen = np.flatnonzero(organ.any(tuple(i for i in range(organ.ndim) if i != axis)))
@@ -187,3 +188,17 @@ def save_png(figure: Figure, path: Path, dpi: int = 110) -> None:
     """Write a figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(figure, dpi))
+
+
+def samples_figure(real: Array, generated: Array) -> Figure:
+    """Return real slices above generated ones, as in GDPI's Figure 4.
+
+    Args:
+        real: HU, shape (N, X, Y).
+        generated: HU, shape (N, X, Y).
+    """
+    rows = [
+        [Panel(f"{name} {i + 1}", slice_) for i, slice_ in enumerate(slices)]
+        for name, slices in (("real", real), ("generated", generated))
+    ]
+    return panel_grid(rows)

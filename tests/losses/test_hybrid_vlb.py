@@ -40,6 +40,13 @@ def test_a_network_without_variance_gets_the_simple_loss(batch):
     torch.testing.assert_close(loss, RECORDED["gd_mse"], rtol=1e-9, atol=1e-10)
 
 
+def test_p2_weights_fall_with_the_signal(batch):
+    epsilon = predict(TinyUNet(), batch)[:, :4]
+    loss = HybridVLBLoss(SCHEDULE, p2_gamma=0.5, reduction="none")(epsilon, batch)
+    weights = (1 - SCHEDULE.alphas_cumprod[batch["timesteps"]]).sqrt()
+    torch.testing.assert_close(loss, RECORDED["gd_mse"] * weights, rtol=1e-9, atol=1e-10)
+
+
 def test_rescaling_multiplies_the_bound_alone(batch):
     schedule = NoiseSchedule(4000)
     pred = torch.randn(5, 8, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

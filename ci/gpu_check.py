@@ -1,0 +1,123 @@
+"""Run a bundle at its paper's size on a CUDA device: ``python -m ci.gpu_check gdpi``.
+
+Prints time, memory and TFLOP/s of the network and of a training step, and gates: the bfloat16 result against float32.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import fire
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.inferers.anomaly import noise_predictor
+from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
+from common.samplers.repaint import repaint
+from common.schedulers import NoiseSchedule
+from common.transforms.adaptive_mask import adaptive_mask
+from common.transforms.intensity import scale_hu
+
+from .benchmark import synchronise
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_HU_BETWEEN_PRECISIONS = 2.0
+"""Mean absolute difference of inpainted pixels that bfloat16 may make with the same draws."""
+
+
+def check_gdpi(parser: ConfigParser, device: torch.device, steps: int) -> bool:
+    """Inpaint a phantom's slices with the paper's network, and train a step; return whether the gates hold.
+
+    Args:
+        parser: of ``inference.json`` with ``paper.json``.
+        device: with CUDA.
+        steps: of the sampler, without resampling.
+    """
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def").diffusion.to(device)
+    window = parser.get_parsed_content("hu_window")
+    phantom = abdomen_ct(0, (256, 256, 8), (1.5, 1.5, 4.0))
+    liver = phantom.organs == ORGANS["liver"]
+    hole = _slices(adaptive_mask(phantom.image, liver)).to(device)
+    image = scale_hu(_slices(phantom.image).float().to(device), window)
+    t = torch.full((len(image),), 500, device=device)
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image, t)
+    flops = counter.get_total_flops()
+    filled = {}
+    for name, amp in (("float32", False), ("bfloat16", True)):
+        model = noise_predictor(network.eval(), amp)
+        with torch.no_grad():
+            seconds = _seconds(partial(model, image, t))
+        print(f"{name}: {1000 * seconds:.1f} ms a call for {len(image)} slices, {flops / seconds / 1e12:.1f} TFLOP/s")
+        schedule = NoiseSchedule(num_inference_steps=steps)
+        generator = torch.Generator(device).manual_seed(0)
+        start = time.perf_counter()
+        filled[name] = repaint(model, image, hole, schedule, 1, 1, generator)
+        synchronise()
+        print(f"{name}: {steps} steps in {time.perf_counter() - start:.1f} s")
+    half_window = (window[1] - window[0]) / 2
+    difference = ((filled["float32"] - filled["bfloat16"])[hole]).abs().mean().item() * half_window
+    known = torch.equal(filled["bfloat16"][~hole], image[~hole])
+    print(
+        f"bfloat16 against float32: {difference:.2f} HU, at the most {MAX_HU_BETWEEN_PRECISIONS}; known pixels: {known}"
+    )
+
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (network(image[:1], t[:1]) - torch.randn_like(image[:1])).square().mean().backward()
+        optimizer.step()
+
+    print(f"training step, batch 1: {1000 * _seconds(step):.1f} ms")
+    print(
+        f"peak memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB on {torch.cuda.get_device_name(device)}"
+    )
+    return difference <= MAX_HU_BETWEEN_PRECISIONS and known
+
+
+CHECKS: dict[str, Callable[[ConfigParser, torch.device, int], bool]] = {"gdpi": check_gdpi}
+
+
+def gpu_check(bundle: str, steps: int = 50) -> None:
+    """Print the figures of a bundle.
+
+    Args:
+        bundle: name of the folder in ``bundles/``.
+        steps: of the sampler.
+
+    Raises:
+        SystemExit: without a CUDA device, or if a gate does not hold.
+    """
+    if not torch.cuda.is_available():
+        raise SystemExit("expected a CUDA device, found none.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{name}.json") for name in ("inference", "paper")])
+    if not CHECKS[bundle](parser, torch.device("cuda"), steps):
+        raise SystemExit("a gate does not hold.")
+
+
+def _slices(volume: object) -> Tensor:
+    return torch.as_tensor(volume).movedim(-1, 0)[:, None]
+
+
+def _seconds(call: Callable[[], object], repeats: int = 10) -> float:
+    for _ in range(3):
+        call()
+    synchronise()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    synchronise()
+    return (time.perf_counter() - start) / repeats
+
+
+if __name__ == "__main__":
+    fire.Fire(gpu_check)

@@ -1,0 +1,69 @@
+"""Pack a bundle as a model-zoo artifact: ``python -m ci.pack_bundle gdpi`` writes ``dist/gdpi_v<version>.zip``.
+
+The archive holds ``configs``, ``models``, ``docs``, ``demo`` and, as a bundle has no Python of its own, a copy of
+``common`` as ``scripts/common``, to which the targets of its configs point: it needs nothing beside it.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import fire
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = re.compile(r"(?<![\w.])common\.(?=[a-z_]+\.)")
+FOLDERS = ("configs", "models", "docs", "demo")
+FIRST_OF_1980 = (1980, 1, 1, 0, 0, 0)
+"""The earliest time a zip can hold; the same files then give the same bytes."""
+
+
+def pack(bundle: str, dst: str = str(ROOT / "dist")) -> str:
+    """Write the archive of a bundle and its SHA-256 beside it, and return the archive's path.
+
+    Args:
+        bundle: name of the folder in ``bundles/``.
+        dst: folder of the archive.
+
+    Raises:
+        FileNotFoundError: if there is no such bundle.
+    """
+    source = ROOT / "bundles" / bundle
+    metadata = source / "configs" / "metadata.json"
+    if not metadata.is_file():
+        raise FileNotFoundError(f"{metadata}: expected a bundle, got nothing there.")
+    archive = Path(dst) / f"{bundle}_v{json.loads(metadata.read_text())['version']}.zip"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for name, content in sorted(contents(source).items()):
+            entry = zipfile.ZipInfo(f"{bundle}/{name}", FIRST_OF_1980)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            packed.writestr(entry, content)
+    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+    archive.with_suffix(".zip.sha256").write_text(f"{checksum}  {archive.name}\n")
+    print(f"{archive} {archive.stat().st_size} bytes, SHA-256 {checksum}")
+    return str(archive)
+
+
+def contents(source: Path) -> dict[str, bytes]:
+    """Return the files of a packed bundle by their path in it."""
+    files = {"LICENSE": (source / "LICENSE").read_bytes(), "scripts/__init__.py": b""}
+    for extra in source.glob("large_files.*"):
+        files[extra.name] = extra.read_bytes()
+    for folder in FOLDERS:
+        for path in sorted((source / folder).rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                content = path.read_bytes()
+                if path.suffix == ".json" and folder == "configs":
+                    content = TARGET.sub("scripts.common.", content.decode()).encode()
+                files[path.relative_to(source).as_posix()] = content
+    for path in sorted((ROOT / "common").rglob("*")):
+        if path.suffix in (".py", ".html"):
+            files[f"scripts/{path.relative_to(ROOT).as_posix()}"] = path.read_bytes()
+    return files
+
+
+if __name__ == "__main__":
+    fire.Fire(pack)

@@ -1,0 +1,160 @@
+"""Check a bundle as the model zoo does, and by our own contract, offline: ``python -m ci.verify_bundle bundles/gdpi``.
+
+Works on a folder in the repository and on an unpacked archive. Every check prints a line; the exit status is 1 if one
+fails.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fire
+import torch
+from jsonschema import Draft202012Validator
+from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
+
+REQUIRED = (
+    *(f"configs/{n}.json" for n in ("metadata", "train", "inference", "evaluate", "paper")),
+    *(f"configs/multi_gpu_{n}.json" for n in ("train", "inference")),
+    *(
+        "configs/logging.conf",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "LICENSE",
+        "models/model.pt",
+        "demo/dataset.json",
+    ),
+)
+MAX_FILE, MAX_DEMO, MAX_MODELS = 6 * 2**20, 2 * 2**20, 12 * 2**20
+RESERVED = ("result", "image", "label", "model", "output", "logging")
+"""Words of MONAI Label's requests, with which no displayable config may begin."""
+
+
+def verify(bundle: str) -> None:
+    """Run all checks on a bundle.
+
+    Args:
+        bundle: its folder.
+
+    Raises:
+        SystemExit: with status 1 if a check fails.
+    """
+    root = Path(bundle).resolve()
+    sys.path.insert(0, str(root))  # as the zoo's own verification does
+    checks: dict[str, Callable[[Path], None]] = {
+        "files": check_files,
+        "metadata": check_metadata,
+        "weights": check_weights,
+        "inference.json has MONAI's properties": lambda r: check_properties(r, "inference", "infer"),
+        "train.json has MONAI's properties": lambda r: check_properties(r, "train", "train"),
+        "displayable configs": check_displayable,
+        "network takes and gives what the metadata says": check_network,
+        "network exports to TorchScript": check_export,
+    }
+    failed = 0
+    for name, check in checks.items():
+        try:
+            check(root)
+            print(f"ok    {name}")
+        except Exception as error:
+            failed += 1
+            print(f"FAILS {name}: {error}")
+            if os.environ.get("VERBOSE"):
+                traceback.print_exc()
+    if failed:
+        raise SystemExit(1)
+
+
+def check_files(root: Path) -> None:
+    """All required files are there, none is too large, and the bundle holds no Python of its own."""
+    missing = [name for name in REQUIRED if not (root / name).exists()]
+    _demand(not missing, f"missing {missing}")
+    files = [path for path in root.rglob("*") if path.is_file() and "eval" not in path.relative_to(root).parts]
+    large = [str(path) for path in files if path.stat().st_size > MAX_FILE]
+    _demand(not large, f"over 6 MB: {large}")
+    for folder, limit in (("demo", MAX_DEMO), ("models", MAX_MODELS)):
+        size = sum(path.stat().st_size for path in (root / folder).rglob("*") if path.is_file())
+        _demand(size <= limit, f"{folder} has {size} bytes, more than {limit}")
+    python = [str(p) for p in files if p.suffix == ".py" and not p.is_relative_to(root / "scripts")]
+    _demand(not python, f"Python in a bundle: {python}")
+
+
+def check_metadata(root: Path) -> None:
+    """The metadata fit our schema, and the version has a line in the changelog."""
+    metadata = _read(root / "configs" / "metadata.json")
+    schema = _read(Path(__file__).with_name("metadata.schema.json"))
+    errors = [f"{'/'.join(map(str, e.path))}: {e.message}" for e in Draft202012Validator(schema).iter_errors(metadata)]
+    _demand(not errors, "; ".join(errors))
+    _demand(metadata["version"] in metadata["changelog"], "version is not in the changelog")
+    form = metadata["network_data_format"]
+    _demand(next(iter(form["inputs"])) == "image", "the first input must be image, as MONAI Label reads it")
+    _demand(next(iter(form["outputs"])) == "pred", "the first output must be pred, as MONAI Label reads it")
+
+
+def check_weights(root: Path) -> None:
+    """The weights are a raw state dict of tensors that fits the network."""
+    weights = torch.load(root / "models" / "model.pt", weights_only=True, map_location="cpu")
+    _demand(all(isinstance(value, torch.Tensor) for value in weights.values()), "not a raw state dict of tensors")
+    _workflow(root, "inference", "infer").parser.get_parsed_content("network_def").load_state_dict(weights)
+
+
+def check_properties(root: Path, config: str, workflow_type: str) -> None:
+    """All of MONAI's required properties can be resolved."""
+    workflow = _workflow(root, config, workflow_type)
+    workflow.initialize()
+    wrong = workflow.check_properties()
+    _demand(not wrong, f"missing or wrong: {wrong}")
+
+
+def check_displayable(root: Path) -> None:
+    """What MONAI Label shows does not begin with a word of its requests."""
+    shown = _read(root / "configs" / "inference.json").get("displayable_configs", {})
+    wrong = [name for name in shown if name.startswith(RESERVED)]
+    _demand(not wrong, f"words of MONAI Label's request: {wrong}")
+
+
+def check_network(root: Path) -> None:
+    """MONAI's own check of the network's input and output shapes."""
+    configs = root / "configs"
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json")
+    )
+
+
+def check_export(root: Path) -> None:
+    """The network with its weights can be traced and saved as TorchScript."""
+    configs = root / "configs"
+    form = _read(configs / "metadata.json")["network_data_format"]["inputs"]["image"]
+    with tempfile.TemporaryDirectory() as folder:
+        ckpt_export(
+            net_id="network_def",
+            filepath=str(Path(folder) / "model.ts"),
+            ckpt_file=str(root / "models" / "model.pt"),
+            meta_file=str(configs / "metadata.json"),
+            config_file=str(configs / "inference.json"),
+            use_trace=True,
+            input_shape=[1, form["num_channels"], *form["spatial_shape"]],
+        )
+
+
+def _demand(condition: object, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _workflow(root: Path, config: str, workflow_type: str) -> Any:
+    path = str(root / "configs" / f"{config}.json")
+    return create_workflow("ConfigWorkflow", config_file=path, workflow_type=workflow_type, logging_file=False)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+if __name__ == "__main__":
+    fire.Fire(verify)

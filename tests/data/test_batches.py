@@ -1,0 +1,214 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.inferers import DiffusionInferer
+from monai.networks.nets import DiffusionModelUNet
+from torch import nn
+
+from common.data.batches import CoarseNoisePrepareBatch, DiffusionPrepareBatch, PatchPrepareBatch
+from common.losses.hybrid_vlb import HybridVLBLoss
+from common.schedulers import NoiseSchedule
+from common.transforms.slices import UNKNOWN
+
+
+def organ_at(x, y, extent=(6, 4), size=(24, 20)):
+    """Return the mask of an organ, shape (1, X, Y)."""
+    organ = torch.zeros(1, *size)
+    organ[:, x : x + extent[0], y : y + extent[1]] = 1
+    return organ
+
+
+def batch_of(*organs):
+    """Return slices that are 1 in the organ and -1 around it."""
+    organ = torch.stack(organs)
+    return {"image": 2 * organ - 1, "organ": organ}
+
+
+class BrightIsOrgan(nn.Module):
+    """A segmenter with everything that must not change when it is only asked: dropout, running statistics, weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm2d(1), nn.Dropout(0.9)
+        self.seen = []
+
+    def forward(self, image):
+        self.seen.append(len(image))
+        return self.dropout(self.norm(image))
+
+
+@given(st.integers(0, 18), st.integers(0, 16))
+def test_the_organ_is_in_the_middle_of_its_patch(x, y):
+    patch, _ = PatchPrepareBatch((10, 8))(batch_of(organ_at(x, y)))
+    assert torch.equal(patch[0], 2 * organ_at(2, 2, size=(10, 8)) - 1)
+
+
+def test_input_and_target_are_the_same_patch():
+    image, target = PatchPrepareBatch((10, 8))(batch_of(organ_at(3, 5), organ_at(9, 1)))
+    assert image.shape == (2, 1, 10, 8)
+    assert torch.equal(image, target)
+
+
+def test_an_organ_larger_than_the_patch_is_cut_on_all_sides():
+    patch, _ = PatchPrepareBatch((4, 2))(batch_of(organ_at(3, 5)))
+    assert (patch == 1).all()
+
+
+def test_beyond_the_image_a_patch_is_as_dark_as_air():
+    batch = {"image": torch.zeros(1, 1, 4, 4), "organ": torch.ones(1, 1, 4, 4)}
+    patch, _ = PatchPrepareBatch((8, 8))(batch)
+    assert (patch[..., 2:6, 2:6] == 0).all()
+    assert (patch == -1).sum() == 64 - 16
+
+
+def test_a_slice_without_organ_is_cut_in_its_middle():
+    batch = {"image": organ_at(9, 8)[None], "organ": torch.zeros(1, 1, 24, 20)}
+    patch, _ = PatchPrepareBatch((10, 8))(batch)
+    assert torch.equal(patch[0], organ_at(2, 2, size=(10, 8)))
+
+
+def test_a_slice_in_which_the_network_finds_nothing_is_cut_in_its_middle():
+    batch = {"image": organ_at(9, 8)[None] - 1, "organ": torch.full((1, 1, 24, 20), UNKNOWN)}
+    patch, _ = PatchPrepareBatch((10, 8), BrightIsOrgan())(batch)
+    assert torch.equal(patch[0], organ_at(2, 2, size=(10, 8)) - 1)
+
+
+def test_where_nobody_has_drawn_the_organ_the_network_finds_it():
+    batch = batch_of(organ_at(3, 5), organ_at(15, 2), organ_at(1, 14))
+    expected, _ = PatchPrepareBatch((10, 8))(batch)
+    batch["organ"][1] = UNKNOWN
+    patches, _ = PatchPrepareBatch((10, 8), BrightIsOrgan())(batch)
+    assert torch.equal(patches, expected)
+
+
+def test_the_network_sees_only_slices_without_a_mask():
+    network, batch = BrightIsOrgan(), batch_of(organ_at(3, 5), organ_at(15, 2), organ_at(1, 14))
+    batch["organ"][1] = UNKNOWN
+    PatchPrepareBatch((10, 8), network)(batch)
+    assert network.seen == [1]
+
+
+def test_asking_the_network_leaves_it_as_it_is():
+    network = BrightIsOrgan().train()
+    batch = {**batch_of(organ_at(3, 5)), "organ": torch.full((1, 1, 24, 20), UNKNOWN)}
+    patches, _ = PatchPrepareBatch((10, 8), network)(batch)
+    assert network.training
+    assert network.norm.num_batches_tracked == 0
+    assert not patches.requires_grad
+
+
+def test_the_masks_of_a_batch_are_not_overwritten():
+    batch = batch_of(organ_at(3, 5), organ_at(15, 2))
+    batch["organ"][1] = UNKNOWN
+    PatchPrepareBatch((10, 8), BrightIsOrgan())(batch)
+    assert (batch["organ"][1] == UNKNOWN).all()
+
+
+def test_without_a_network_a_slice_without_mask_is_refused():
+    with pytest.raises(ValueError, match="expected an organ mask for each case"):
+        PatchPrepareBatch((10, 8))({"image": torch.zeros(1, 1, 24, 20), "organ": torch.full((1, 1, 24, 20), UNKNOWN)})
+
+
+def test_jitter_shifts_the_patch_by_as_much_in_both_directions():
+    torch.manual_seed(0)
+    patches, _ = PatchPrepareBatch((16, 12), jitter=2)(batch_of(*[organ_at(9, 8)] * 200))
+    places = (patches[:, 0] == 1).nonzero()
+    first = {axis: {int(places[places[:, 0] == i, axis].min()) for i in range(200)} for axis in (1, 2)}
+    assert first == {1: {3, 4, 5, 6, 7}, 2: {2, 3, 4, 5, 6}}
+
+
+def test_without_jitter_nothing_is_drawn():
+    before = torch.get_rng_state()
+    PatchPrepareBatch((10, 8))(batch_of(organ_at(3, 5)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_is_standard_normal_and_every_timestep_is_drawn():
+    torch.manual_seed(0)
+    prepare = DiffusionPrepareBatch((10, 8), None, num_train_timesteps=4)
+    _, target, _, _ = prepare(batch_of(*[organ_at(3, 5)] * 100))
+    assert target["noise"].std().item() == pytest.approx(1, abs=0.05)
+    assert target["noise"].mean().item() == pytest.approx(0, abs=0.05)
+    assert set(target["timesteps"].tolist()) == {0, 1, 2, 3}
+
+
+def test_the_loss_sees_the_noise_that_the_network_sees():
+    image, target, args, kwargs = DiffusionPrepareBatch((10, 8), None, 1000)(batch_of(organ_at(3, 5)))
+    assert torch.equal(target["image"], image)
+    assert args == ()
+    assert {name: target[name] is drawn for name, drawn in kwargs.items()} == {"noise": True, "timesteps": True}
+
+
+def test_two_batches_differ_and_a_seed_repeats_them():
+    prepare = DiffusionPrepareBatch((10, 8), None, 1000)
+    noises = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        noises.append(prepare(batch_of(organ_at(3, 5)))[1]["noise"])
+    assert torch.equal(noises[0], noises[1])
+    assert not torch.equal(noises[0], noises[2])
+
+
+def test_fixed_draws_are_the_same_in_every_epoch_and_disturb_no_others():
+    prepare = DiffusionPrepareBatch((10, 8), None, 1000, fixed=True)
+    torch.manual_seed(1)
+    first = prepare(batch_of(organ_at(3, 5), organ_at(4, 4)))[1]
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    second = prepare(batch_of(organ_at(3, 5), organ_at(4, 4)))[1]
+    assert torch.equal(first["noise"], second["noise"])
+    assert torch.equal(first["timesteps"], second["timesteps"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@given(st.integers(1, 12), st.sampled_from([1, 4, 1000]))
+def test_fixed_timesteps_are_spread_over_the_schedule(count, num_train_timesteps):
+    prepare = DiffusionPrepareBatch((2, 2), None, num_train_timesteps, fixed=True)
+    timesteps = prepare(batch_of(*[organ_at(3, 5)] * count))[1]["timesteps"]
+    assert timesteps.dtype == torch.int64
+    assert timesteps.min() >= 0
+    assert timesteps.max() < num_train_timesteps
+    assert timesteps.double().mean().item() == pytest.approx((num_train_timesteps - 1) / 2, abs=0.5)
+
+
+@pytest.mark.parametrize("out_channels", [1, 2])
+def test_a_batch_fits_the_inferer_and_the_loss(out_channels):
+    network = DiffusionModelUNet(2, 1, out_channels, 1, (4,), (False,), norm_num_groups=2, num_head_channels=4)
+    schedule = NoiseSchedule(100)
+    inputs, target, args, kwargs = DiffusionPrepareBatch((8, 8), None, 100)(batch_of(organ_at(3, 5), organ_at(9, 9)))
+    HybridVLBLoss(schedule)(DiffusionInferer(schedule)(inputs, network, *args, **kwargs), target).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
+
+
+def coarse_noise(noise_size, count=1, patch_size=(16, 12), noise_std=0.4):
+    """Return what is added to patches."""
+    torch.manual_seed(0)
+    prepare = CoarseNoisePrepareBatch(noise_size, noise_std, patch_size=patch_size)
+    noisy, clean = prepare(batch_of(*[organ_at(3, 5)] * count))
+    return noisy - clean
+
+
+def test_a_denoiser_is_shown_the_clean_patch_as_target():
+    clean, _ = PatchPrepareBatch((10, 8))(batch_of(organ_at(3, 5)))
+    noisy, target = CoarseNoisePrepareBatch(patch_size=(10, 8))(batch_of(organ_at(3, 5)))
+    assert torch.equal(target, clean)
+    assert not torch.equal(noisy, clean)
+
+
+def test_coarse_noise_has_its_standard_deviation_at_the_nodes():
+    noise = coarse_noise((16, 12), count=60)
+    assert noise.std().item() == pytest.approx(0.4, abs=0.02)
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_noise_of_one_node_shifts_a_patch_as_a_whole_and_each_patch_by_its_own():
+    shifts = coarse_noise((1, 1), count=8)
+    torch.testing.assert_close(shifts, shifts[..., :1, :1].expand_as(shifts))
+    assert len(shifts[:, 0, 0, 0].unique()) == 8
+
+
+def test_noise_of_few_nodes_is_coarse():
+    noise = coarse_noise((4, 3), count=40)
+    steps = (noise[..., 1:, :] - noise[..., :-1, :]).std()
+    assert steps < 0.4 * noise.std()

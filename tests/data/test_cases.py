@@ -1,0 +1,383 @@
+import functools
+import json
+import logging
+import operator
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_series import write_series
+
+from common.data.cases import Failures, list_cases, shard
+from common.data.checks import BadFileError
+
+CT = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
+MASK = (CT > 0).astype(np.uint8)
+AFFINE = np.array([[-2.0, 0, 0, 90], [0, -3, 0, 70], [0, 0, 5, -300], [0, 0, 0, 1]])
+SHIFTED = AFFINE + np.eye(4)[:, [3, 0, 1, 2]] * 4 * np.array([[1], [0], [0], [0]])
+
+
+def save(voxels, path, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def write_dataset(folder, **splits):
+    """Write ``dataset.json`` with cases ``a`` and ``b`` for testing, or with other splits, and their files."""
+    for name in ("a", "b"):
+        save(CT, folder / "images" / f"{name}.nii.gz")
+        save(MASK, folder / "masks" / f"{name}.nii.gz")
+    testing = [item("a"), item("b", patient=7)]
+    (folder / "dataset.json").write_text(json.dumps({"name": "CT", "training": [], "testing": testing, **splits}))
+    return folder
+
+
+def item(name, **more):
+    return {"image": f"images/{name}.nii.gz", "organ": f"masks/{name}.nii.gz", "label": f"masks/{name}.nii.gz", **more}
+
+
+def write_folder(folder):
+    """Write four cases: with masks, with an organ of the other name, without masks, and without compression."""
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii"):
+        save(CT, folder / name)
+    for name in ("a_liver.nii.gz", "a_label.nii.gz", "b_organ.nii", "d_liver.nii.gz"):
+        save(MASK, folder / name)
+    return folder
+
+
+def listed(source, **options):
+    return list_cases(str(source), progress=False, **options)
+
+
+def names(items):
+    return [item["case"] for item in items]
+
+
+def keys(items):
+    return [sorted(set(item) - {"case", "patient", "image"}) for item in items]
+
+
+def listed_with_failures(source, **options):
+    """Return the names of the cases that are left, and the reasons for the others."""
+    failures = Failures()
+    return names(listed(source, failures=failures, **options)), failures.reasons
+
+
+def test_a_data_set_is_listed_by_its_dataset_json(tmp_path):
+    assert names(listed(write_dataset(tmp_path))) == ["a", "b"]
+
+
+def test_the_paths_of_a_data_set_start_at_its_folder(tmp_path):
+    assert listed(write_dataset(tmp_path))[0]["image"] == str(tmp_path / "images" / "a.nii.gz")
+
+
+def test_each_split_has_its_own_cases(tmp_path):
+    write_dataset(tmp_path, training=[item("b")])
+    assert names(listed(tmp_path, split="training")) == ["b"]
+
+
+def test_a_patient_is_the_case_unless_the_data_set_says_whose_it_is(tmp_path):
+    assert [item["patient"] for item in listed(write_dataset(tmp_path))] == ["a", "7"]
+
+
+def test_a_case_may_have_a_name_of_its_own(tmp_path):
+    write_dataset(tmp_path, testing=[item("a", case="first"), item("a", case="second")])
+    assert names(listed(tmp_path)) == ["first", "second"]
+
+
+@pytest.mark.parametrize("key", ["case", "patient", "site"])
+def test_a_name_stays_a_name_if_there_is_a_folder_of_that_name(tmp_path, key):
+    write_dataset(tmp_path, testing=[item("a", **{key: "images"})])
+    assert listed(tmp_path)[0][key] == "images"
+
+
+def test_other_entries_of_an_item_are_kept(tmp_path):
+    write_dataset(tmp_path, testing=[item("a", site="A", image_label=1)])
+    assert (listed(tmp_path)[0]["site"], listed(tmp_path)[0]["image_label"]) == ("A", 1)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "d.nii"])
+def test_one_file_is_one_case_with_the_masks_beside_it(tmp_path, name):
+    (only,) = listed(write_folder(tmp_path) / name)
+    assert (only["case"], only["organ"]) == (name[0], str(tmp_path / f"{name[0]}_liver.nii.gz"))
+
+
+def test_in_a_folder_masks_are_no_cases(tmp_path):
+    assert names(listed(write_folder(tmp_path))) == ["a", "b", "c", "d"]
+
+
+def test_in_a_folder_masks_belong_to_the_case_they_are_called_after(tmp_path):
+    assert keys(listed(write_folder(tmp_path))) == [["label", "organ"], ["organ"], [], ["organ"]]
+
+
+@pytest.mark.parametrize("split", ["training", "validation", "testing"])
+def test_a_folder_without_dataset_json_has_the_same_cases_in_any_split(tmp_path, split):
+    assert len(listed(write_folder(tmp_path), split=split)) == 4
+
+
+def test_files_that_macos_adds_are_passed_over(tmp_path):
+    (write_folder(tmp_path) / "._a.nii.gz").write_bytes(b"\0\5\x16\7 macOS")
+    assert names(listed(tmp_path)) == ["a", "b", "c", "d"]
+
+
+def test_other_files_in_a_folder_are_passed_over(tmp_path):
+    (write_folder(tmp_path) / "notes.txt").write_text("Befund")
+    assert names(listed(tmp_path)) == ["a", "b", "c", "d"]
+
+
+def test_one_dicom_series_is_one_case_called_as_its_folder(tmp_path):
+    write_series(tmp_path / "CT Bauch", CT, AFFINE)
+    assert names(listed(tmp_path / "CT Bauch")) == ["CT Bauch"]
+
+
+def test_the_image_of_a_dicom_case_is_its_folder(tmp_path):
+    write_series(tmp_path / "CT", CT, AFFINE)
+    assert listed(tmp_path / "CT")[0]["image"] == str(tmp_path / "CT")
+
+
+def test_each_folder_with_a_dicom_series_is_a_case_called_by_its_way(tmp_path):
+    for folder in ("Ärztin/CT 5 mm", "Ärztin/late", "other"):
+        write_series(tmp_path / folder, CT, AFFINE)
+    assert names(listed(tmp_path)) == ["other", "Ärztin_CT 5 mm", "Ärztin_late"]
+
+
+def test_files_beside_a_dicom_series_do_not_matter(tmp_path):
+    write_series(tmp_path / "CT", CT, AFFINE)
+    (tmp_path / "CT" / "._image_1").write_bytes(bytes(200))
+    (tmp_path / "CT" / "README").write_text("Befund")
+    assert names(listed(tmp_path)) == ["CT"]
+
+
+def test_a_dicom_series_that_lacks_a_slice_is_named(tmp_path):
+    write_series(tmp_path / "CT", CT, AFFINE)[2].unlink()
+    with pytest.raises(BadFileError, match=r"CT: expected slices every 5 mm"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["with spaces", "Ärztin ✓"])
+def test_folders_may_be_called_anything(tmp_path, folder):
+    save(CT, tmp_path / folder / "Bauch, März.nii.gz")
+    assert names(listed(tmp_path / folder)) == ["Bauch, März"]
+
+
+@pytest.mark.parametrize(
+    ("organ_source", "expected"),
+    [
+        ("auto", [["label", "organ"], ["organ"], [], ["organ"]]),
+        ("network", [["label"], [], [], []]),
+        ("totalsegmentator", [["label"], [], [], []]),
+    ],
+)
+def test_organ_masks_are_taken_if_they_are_wanted(tmp_path, organ_source, expected):
+    assert keys(listed(write_folder(tmp_path), organ_source=organ_source)) == expected
+
+
+def test_a_case_without_the_organ_mask_that_is_demanded_is_refused(tmp_path):
+    with pytest.raises(
+        BadFileError, match=r"c.nii.gz: expected an organ mask beside it or in dataset.json, got none\."
+    ):
+        listed(write_folder(tmp_path), organ_source="file")
+
+
+def test_cases_with_the_organ_mask_that_is_demanded_are_done(tmp_path):
+    done, _ = listed_with_failures(write_folder(tmp_path), organ_source="file")
+    assert done == ["a", "b", "d"]
+
+
+def test_an_organ_source_that_is_unknown_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="organ_source must be auto, file, network or totalsegmentator, got 'liver'"):
+        listed(write_folder(tmp_path), organ_source="liver")
+
+
+def test_the_log_says_where_the_organ_comes_from(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    listed(write_folder(tmp_path))
+    assert f"b: organ from file {tmp_path / 'b_organ.nii'}" in caplog.text
+    assert "c: organ from auto" in caplog.text
+
+
+def spoil_image(folder):
+    path = folder / "a.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+SPOILED = {
+    "image cut off": (spoil_image, "a.nii.gz: expected a readable NIfTI file"),
+    "image of MR": (lambda f: save(np.abs(CT), f / "a.nii.gz"), "a.nii.gz: expected a CT in Hounsfield units"),
+    "constant image": (lambda f: save(0 * CT, f / "a.nii.gz"), "a.nii.gz: expected an image, got the same value 0"),
+    "organ empty": (
+        lambda f: save(0 * MASK, f / "a_liver.nii.gz"),
+        "a_liver.nii.gz: expected a mask of the organ, got an empty one",
+    ),
+    "organ of another shape": (
+        lambda f: save(MASK[1:], f / "a_liver.nii.gz"),
+        r"a_liver.nii.gz: expected the grid of .*a.nii.gz, shape \(8, 7, 6\), got \(7, 7, 6\)",
+    ),
+    "organ elsewhere": (
+        lambda f: save(MASK, f / "a_liver.nii.gz", SHIFTED),
+        "a_liver.nii.gz: expected the affine of .*a.nii.gz, got one that moves a corner by 24 mm",
+    ),
+    "label elsewhere": (
+        lambda f: save(MASK, f / "a_label.nii.gz", SHIFTED),
+        "a_label.nii.gz: expected the affine of .*a.nii.gz",
+    ),
+    "label cut off": (
+        lambda f: (f / "a_label.nii.gz").write_bytes(b"\x1f\x8b"),
+        "a_label.nii.gz: expected a readable NIfTI file",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), SPOILED.values(), ids=SPOILED)
+def test_a_bad_file_ends_the_run_with_its_name_and_the_reason(tmp_path, spoil, reason):
+    spoil(write_folder(tmp_path))
+    with pytest.raises(BadFileError, match=reason):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [spoil for spoil, _ in SPOILED.values()], ids=SPOILED)
+def test_beside_a_bad_file_the_other_cases_are_done(tmp_path, spoil):
+    spoil(write_folder(tmp_path))
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, list(reasons)) == (["b", "c", "d"], ["a"])
+
+
+def test_an_empty_label_is_a_healthy_case(tmp_path):
+    save(0 * MASK, write_folder(tmp_path) / "a_label.nii.gz")
+    assert names(listed(tmp_path)) == ["a", "b", "c", "d"]
+
+
+def test_an_organ_mask_that_is_not_wanted_may_be_bad(tmp_path):
+    save(0 * MASK, write_folder(tmp_path) / "a_liver.nii.gz")
+    assert len(listed(tmp_path, organ_source="network")) == 4
+
+
+def test_the_only_frame_of_four_axes_is_accepted(tmp_path):
+    save(CT[..., None], write_folder(tmp_path) / "a.nii.gz")
+    assert len(listed(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("voxels", [CT[..., 0], CT[..., :1]], ids=["2-D", "volume of one"])
+def test_one_slice_is_accepted(tmp_path, voxels):
+    assert len(listed(save(voxels, tmp_path / "a.nii.gz"))) == 1
+
+
+def test_files_are_trusted_if_they_are_not_to_be_checked(tmp_path):
+    spoil_image(write_folder(tmp_path))
+    assert len(listed(tmp_path, check=False)) == 4
+
+
+@pytest.mark.parametrize("key", ["image", "organ", "label"])
+def test_a_file_of_the_data_set_that_is_not_there_is_named(tmp_path, key):
+    write_dataset(tmp_path, testing=[{**item("a"), key: "none.nii.gz"}])
+    with pytest.raises(BadFileError, match=r"none.nii.gz: expected a NIfTI file, got none there\."):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "\ufeffa", "[]", '{"training": []}'])
+def test_a_dataset_json_that_is_none_or_lacks_the_split_is_refused(tmp_path, content):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ValueError, match=r"dataset.json: expected JSON with a list 'testing', got .*\.$"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "testing",
+    [
+        [{"label": "masks/a.nii.gz"}],
+        ["images/a.nii.gz"],
+        [{"image": 5}],
+        [{"image": []}],
+        [{"image": "images/a.nii.gz", "organ": None}],
+        {"image": "images/a.nii.gz"},
+    ],
+    ids=["no image", "names alone", "a number", "no channels", "null for a mask", "no list"],
+)
+def test_items_without_the_path_of_an_image_are_refused(tmp_path, testing):
+    write_dataset(tmp_path, testing=testing)
+    with pytest.raises(ValueError, match=r"dataset.json: expected .*, got "):
+        listed(tmp_path)
+
+
+def test_several_channels_where_one_is_expected_fail_their_case_alone(tmp_path):
+    write_dataset(tmp_path, testing=[{"image": ["images/a.nii.gz", "images/b.nii.gz"]}, item("b")])
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, list(reasons)) == (["b"], ["a"])
+
+
+def test_a_list_of_one_channel_is_one_image(tmp_path):
+    assert names(listed(write_dataset(tmp_path, testing=[{"image": ["images/a.nii.gz"]}]))) == ["a"]
+
+
+def test_a_split_without_cases_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: expected training cases, got none\."):
+        listed(write_dataset(tmp_path), split="training")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: expected testing cases, got none\."):
+        listed(tmp_path)
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no: expected a data set, a folder or a file, got nothing there"):
+        listed(tmp_path / "no")
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("no image")
+    with pytest.raises(BadFileError, match=r"a.txt: expected a readable NIfTI file"):
+        listed(tmp_path / "a.txt")
+
+
+def test_two_cases_of_one_name_are_refused_with_both_files(tmp_path):
+    save(CT, tmp_path / "a.nii")
+    save(CT, tmp_path / "a.nii.gz")
+    with pytest.raises(ValueError, match=r"two cases are called 'a': .*a.nii and .*a.nii.gz; give them a 'case'"):
+        listed(tmp_path)
+
+
+def test_two_series_whose_ways_give_one_name_are_refused(tmp_path):
+    for folder in ("a/b", "a_b"):
+        write_series(tmp_path / folder, CT, AFFINE)
+    with pytest.raises(ValueError, match="two cases are called 'a_b'"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [spoil for spoil, _ in SPOILED.values()], ids=SPOILED)
+def test_a_reason_is_one_sentence(tmp_path, spoil):
+    spoil(write_folder(tmp_path))
+    (reason,) = listed_with_failures(tmp_path)[1].values()
+    assert re.fullmatch(rf"{tmp_path}/a\S*: expected .+, got .+\.", reason)
+
+
+def test_a_run_without_failures_ends_well():
+    Failures().exit_if_any()
+
+
+def test_a_run_ends_with_the_number_and_the_reasons_of_its_failures():
+    failures = Failures()
+    failures.add("a", "cut off")
+    failures.add("b", "empty")
+    with pytest.raises(SystemExit) as ended:
+        failures.exit_if_any()
+    assert ended.value.code == "2 of the cases could not be done:\n  a: cut off\n  b: empty"
+
+
+def test_a_failure_is_logged_when_it_happens(caplog):
+    Failures().add("a", "cut off")
+    assert "a is left out: cut off" in caplog.text
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_each_case_is_worked_on_by_one_process(world_size):
+    items = [{"case": str(i)} for i in range(5)]
+    parts = [shard(items, rank, world_size) for rank in range(world_size)]
+    assert sorted(names(functools.reduce(operator.iadd, parts, []))) == names(items)
+
+
+def test_fewer_cases_than_processes_are_refused():
+    with pytest.raises(ValueError, match="a case at least for each of 3 processes, got 2 cases"):
+        shard([{"case": "a"}, {"case": "b"}], 0, 3)

@@ -1,0 +1,162 @@
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_series import write_series
+from monai.data import NibabelWriter
+from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, SaveImaged
+from nibabel.affines import from_matvec
+from scipy.spatial.transform import Rotation
+
+from common.data.dicom import read_series
+from common.data.files import CaseReader, CaseWriter
+from common.transforms.channels import NameCased
+
+VOLUME = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
+SPACING = np.diag([0.7, 0.9, 5.0])
+OBLIQUE = Rotation.from_euler("xyz", [20, -10, 35], degrees=True).as_matrix()
+AFFINES = {
+    "RAS": from_matvec(SPACING, [-90, -70, -300]),
+    "LPS": from_matvec(SPACING @ np.diag([-1, -1, 1]), [90, 70, -300]),
+    "left-handed": from_matvec(SPACING @ np.diag([-1, 1, 1]), [90, -70, -300]),
+    "sagittal": from_matvec(SPACING[[2, 0, 1]], [1, 2, 3]),
+    "oblique": from_matvec(OBLIQUE @ SPACING, [-90, 20, 12.5]),
+    "oblique, LPS": from_matvec(OBLIQUE @ SPACING @ np.diag([-1, -1, 1]), [90, 70, 12.5]),
+    "sheared": from_matvec([[0.7, 0, 0], [0, 0.9, 1.3], [0, 0, 5]], [90, 70, -300]),
+}
+VOXELS = {
+    "volume": VOLUME,
+    "2-D": VOLUME[..., 0],
+    "volume of one slice": VOLUME[..., :1],
+    "one slice along X": VOLUME[:1],
+    "one frame": VOLUME[..., None],
+}
+# MONAI cannot turn a slice that is not axial; checks.py refuses it.
+TURNED = {f"{v}-{a}": (VOXELS[v], AFFINES[a]) for v in VOXELS for a in AFFINES if (v, a) != ("2-D", "sagittal")}
+
+
+def loading():
+    return Compose([LoadImaged("image", reader=CaseReader), EnsureChannelFirstd("image"), NameCased("image")])
+
+
+def saving(folder, **options):
+    return SaveImaged(
+        "image",
+        output_dir=folder,
+        output_postfix="anomaly",
+        writer=CaseWriter,
+        resample=False,
+        print_log=False,
+        **options,
+    )
+
+
+def there_and_back(folder, voxels, affine, case="a", **options):
+    """Write an image, load it, save it as a bundle does, and return what is then on the disk."""
+    nib.save(nib.Nifti1Image(voxels, affine), folder / "in.nii.gz")
+    saving(folder / "out", **options)(loading()({"image": str(folder / "in.nii.gz"), "case": case}))
+    return nib.load(folder / "out" / case / f"{case}_anomaly.nii.gz")
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.parametrize("voxels", VOXELS.values(), ids=VOXELS)
+def test_a_result_has_the_affine_of_its_image(tmp_path, voxels, affine):
+    # Headers hold float32.
+    np.testing.assert_allclose(there_and_back(tmp_path, voxels, affine).affine, affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.parametrize("voxels", VOXELS.values(), ids=VOXELS)
+def test_a_result_has_the_shape_and_the_values_of_its_image(tmp_path, voxels, affine):
+    expected = voxels[..., 0] if voxels.ndim == 4 else voxels
+    np.testing.assert_array_equal(np.asarray(there_and_back(tmp_path, voxels, affine).dataobj), expected)
+
+
+@pytest.mark.parametrize(("voxels", "affine"), TURNED.values(), ids=TURNED)
+def test_an_image_turned_for_the_network_comes_back_as_it_was(tmp_path, voxels, affine):
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "in.nii.gz")
+    turning = Compose([loading(), Orientationd("image", axcodes="RAS", labels=None)])
+    turned = turning({"image": str(tmp_path / "in.nii.gz"), "case": "a"})
+    saving(tmp_path)(Invertd("image", transform=turning, orig_keys="image")(turned))
+    back = nib.load(tmp_path / "a" / "a_anomaly.nii.gz")
+    np.testing.assert_array_equal(np.asarray(back.dataobj).squeeze(), voxels.squeeze())
+    np.testing.assert_allclose(back.affine, affine, atol=1e-4)
+
+
+def test_values_are_kept_in_float32_unless_another_type_is_asked_for(tmp_path):
+    assert there_and_back(tmp_path, VOLUME, AFFINES["LPS"]).get_data_dtype() == np.float32
+
+
+def test_masks_can_be_uint8(tmp_path):
+    image = there_and_back(tmp_path, (VOLUME > 0).astype(np.int16), AFFINES["LPS"], output_dtype=np.uint8)
+    assert image.get_data_dtype() == np.uint8
+
+
+@pytest.mark.parametrize("case", ["with spaces", "Bauch ✓ März", "a.b", "1.2.840"])
+def test_a_result_is_called_as_its_case_whatever_that_is(tmp_path, case):
+    assert there_and_back(tmp_path, VOLUME, AFFINES["LPS"], case).shape == VOLUME.shape
+
+
+@pytest.mark.parametrize("affine", ["LPS", "oblique", "sagittal"])
+def test_a_folder_with_a_dicom_series_is_loaded_in_hu_with_its_affine(tmp_path, affine):
+    write_series(tmp_path / "CT", VOLUME, AFFINES[affine])
+    image = loading()({"image": str(tmp_path / "CT")})["image"]
+    voxels, read_affine = read_series(tmp_path / "CT")
+    np.testing.assert_array_equal(image[0], voxels)
+    np.testing.assert_allclose(image.affine, read_affine)
+
+
+def test_a_folder_and_a_file_can_be_told_from_what_cannot_be_read(tmp_path):
+    suffixes = [CaseReader().verify_suffix(str(path)) for path in (tmp_path, "a.nii", "a.nii.gz", "a.png")]
+    assert suffixes == [True, True, True, False]
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Let the disk be full after half of a file."""
+
+    def write(self, filename, verbose=False, **options):
+        with open(filename, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(NibabelWriter, "write", write)
+
+
+def written(path, voxels=VOLUME):
+    """Write a volume as ``SaveImaged`` does."""
+    writer = CaseWriter()
+    writer.set_data_array(voxels[None].astype(np.float32))
+    writer.set_metadata({"affine": AFFINES["LPS"]})
+    writer.write(path)
+    return path
+
+
+@pytest.mark.usefixtures("stopping")
+def test_an_interrupted_write_leaves_no_file_of_the_final_name(tmp_path):
+    with pytest.raises(OSError, match="No space left"):
+        written(tmp_path / "a.nii.gz")
+    assert not (tmp_path / "a.nii.gz").exists()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, request):
+    before = written(tmp_path / "a.nii.gz").read_bytes()
+    request.getfixturevalue("stopping")
+    with pytest.raises(OSError, match="No space left"):
+        written(tmp_path / "a.nii.gz", VOLUME + 1)
+    assert (tmp_path / "a.nii.gz").read_bytes() == before
+
+
+def test_a_write_leaves_nothing_but_its_file(tmp_path):
+    written(tmp_path / "a.nii.gz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_what_an_interrupted_write_left_is_no_case_and_is_overwritten(tmp_path):
+    (tmp_path / ".tmp.a.nii.gz").write_bytes(b"half")
+    written(tmp_path / "a.nii.gz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_a_name_without_gz_is_written_without_compression(tmp_path):
+    path = written(tmp_path / "a.nii")
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), VOLUME)

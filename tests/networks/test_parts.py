@@ -1,0 +1,111 @@
+import pytest
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from torch import nn
+
+from common.checkpoints import read_weights
+from common.networks.parts import NetworkParts, with_part
+
+
+class TellsTimesteps(nn.Module):
+    def forward(self, image, timesteps):
+        return image + timesteps[:, None]
+
+
+class Doubles(nn.Module):
+    def forward(self, image, timesteps):
+        return 2 * image
+
+
+def container(**options):
+    torch.manual_seed(0)
+    return NetworkParts("diffusion", **{"organ": nn.Linear(3, 3), "diffusion": TellsTimesteps(), **options})
+
+
+def test_forward_runs_the_main_part_at_timestep_0():
+    image = torch.rand(4, 3)
+    assert torch.equal(container()(image), image)
+
+
+def test_forward_runs_a_diffusion_network():
+    unet = DiffusionModelUNet(2, 1, 1, 1, (8,), (False,), norm_num_groups=4, num_head_channels=8)
+    assert container(diffusion=unet)(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 8, 8)
+
+
+def test_a_main_part_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"main must be one of \['diffusion', 'organ'\], got 'unet'"):
+        NetworkParts("unet", organ=nn.Identity(), diffusion=nn.Identity())
+
+
+def test_parts_keep_their_names_in_the_weights():
+    assert set(container().state_dict()) == {"organ.weight", "organ.bias", "threshold"}
+
+
+def test_there_is_no_threshold_until_one_is_fitted():
+    assert container().threshold.isnan()
+
+
+def test_the_threshold_comes_with_the_weights():
+    fitted, other = container(), container()
+    fitted.threshold.fill_(12.5)
+    other.load_state_dict(fitted.state_dict())
+    assert other.threshold == 12.5
+
+
+def test_the_threshold_is_not_trained():
+    assert "threshold" not in dict(container().named_parameters())
+
+
+def test_the_weights_are_tensors_only(tmp_path):
+    torch.save(container().state_dict(), tmp_path / "model.pt")
+    assert torch.equal(read_weights(tmp_path / "model.pt")["organ.weight"], container().organ.weight)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_of_another_bundle_are_refused(strict):
+    other = NetworkParts("classifier", classifier=nn.Linear(3, 3))
+    with pytest.raises(RuntimeError, match="these are not weights of this NetworkParts"):
+        container().load_state_dict(other.state_dict(), strict=strict)
+
+
+def test_weights_without_a_threshold_are_refused():
+    weights = container().state_dict()
+    del weights["threshold"]
+    with pytest.raises(RuntimeError, match=r"1 expected keys are missing \['threshold'\]"):
+        container().load_state_dict(weights, strict=False)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, nn.Sequential], ids=lambda wrap: wrap.__name__)
+def test_weights_of_another_bundle_are_refused_within_a_wrapper(wrap):
+    other = wrap(NetworkParts("classifier", classifier=nn.Linear(3, 3)))
+    with pytest.raises(RuntimeError, match="these are not weights of this NetworkParts"):
+        wrap(container()).load_state_dict(other.state_dict(), strict=False)
+
+
+def test_a_container_with_another_part_runs_that_part():
+    image = torch.rand(4, 3)
+    assert torch.equal(with_part(container(), "diffusion", Doubles())(image), 2 * image)
+
+
+def test_putting_a_part_in_leaves_the_given_container_as_it_is():
+    network = container()
+    parts = dict(network.named_children())
+    with_part(network, "organ", nn.Linear(5, 5))
+    assert dict(network.named_children()) == parts
+
+
+def test_the_other_parts_are_shared_not_copied():
+    network = container()
+    assert with_part(network, "diffusion", nn.Identity()).organ is network.organ
+
+
+def test_the_threshold_is_shared():
+    network = container()
+    other = with_part(network, "diffusion", nn.Identity())
+    network.threshold.fill_(7.0)
+    assert other.threshold == 7
+
+
+def test_a_container_with_another_part_refuses_other_weights_too():
+    with pytest.raises(RuntimeError, match="these are not weights"):
+        with_part(container(), "organ", nn.Identity()).load_state_dict(container().state_dict(), strict=False)

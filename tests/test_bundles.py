@@ -1,0 +1,179 @@
+"""The contract of a bundle, for every folder in ``bundles/``."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from pydoc import locate
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.bundle.config_item import ComponentLocator, ConfigComponent
+
+from ci import verify_bundle
+
+ROOT = Path(__file__).parent.parent
+BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+CONFIGS = [path for bundle in BUNDLES for path in sorted((bundle / "configs").glob("*.json"))]
+OVERLAYS = {
+    "evaluate": ["inference"],
+    "multi_gpu_inference": ["inference"],
+    "multi_gpu_train": ["train"],
+    "paper": ["train", "inference"],
+}
+MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}
+"""Keys of one name that mean the same and need not be equal in train.json and inference.json."""
+
+OPEN_ENDED = ("NetworkParts", "ProgressBar")
+"""Targets that hand on keywords of any name."""
+
+bundles = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def parser_of(*paths):
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in paths])
+    return parser
+
+
+def components(config, name=""):
+    """Yield the id and the dictionary of everything in a config that has a ``_target_``."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield name, config
+        for key, value in config.items():
+            yield from components(value, f"{name}::{key}")
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from components(value, f"{name}::{index}")
+
+
+def keys_of(config, above=""):
+    for key, value in config.items():
+        yield above + key.lstrip("+")
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{above}{key.lstrip('+')}::")
+
+
+def called(component):
+    """Return what a component's ``_target_`` calls."""
+    target = ConfigComponent(config=component, id="", locator=ComponentLocator()).resolve_module_name()
+    return locate(target) if isinstance(target, str) else target
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.parent.name}/{p.name}")
+def test_every_target_exists_and_takes_its_arguments(path):
+    for name, component in components(read(path)):
+        target = called(component)
+        assert callable(target), f"{name}: {component['_target_']}"
+        calls = [c.__init__ for c in target.__mro__[:-1]] if inspect.isclass(target) else [target]
+        known = {p for call in calls for p in inspect.signature(call).parameters}
+        open_ended = component["_target_"].endswith(OPEN_ENDED)
+        given = {key for key in component if not key.startswith("_")}
+        assert open_ended or given <= known, f"{name}: {component['_target_']} takes no {given - known}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.parent.name}/{p.name}")
+def test_no_key_is_dead(path):
+    read_by_tools = {
+        "bundle_root",
+        "dataset_dir",
+        "imports",
+        "initialize",
+        "run",
+        "finalize",
+        "sample",
+        "_desc_",
+        "displayable_configs",
+    }
+    if path.stem not in ("train", "inference", "baselines"):
+        pytest.skip("an overlay, whose keys are looked up in what it lies over")
+    config, text = read(path), path.read_text()
+    stages = {key for key in config if key.startswith("train_")}
+    for key in set(config) - read_by_tools - stages:
+        assert re.search(rf"@{re.escape(key)}\b", text), f"nothing refers to {key}"
+
+
+@bundles
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_sets_only_what_exists(bundle, overlay):
+    configs = bundle / "configs"
+    known = {key for base in OVERLAYS[overlay] for key in keys_of(read(configs / f"{base}.json"))}
+    text = (configs / f"{overlay}.json").read_text()
+    taken = set()
+    for base in OVERLAYS[overlay]:
+        for name, component in components(read(configs / f"{base}.json")):
+            target = called(component)
+            calls = [c.__init__ for c in target.__mro__[:-1]] if inspect.isclass(target) else [target]
+            taken |= {f"{name[2:]}::{p}" for call in calls for p in inspect.signature(call).parameters}
+    for key in read(configs / f"{overlay}.json"):
+        plain = key.lstrip("+")
+        assert plain in known | taken | {"_desc_", "finalize"} or f"@{plain}" in text, f"{key} is nowhere"
+
+
+@bundles
+def test_train_and_inference_build_the_same_network(bundle):
+    train, inference = (read(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
+    assert train["network_def"] == inference["network_def"]
+
+
+@bundles
+def test_numbers_of_one_name_are_equal_in_train_and_inference(bundle):
+    train, inference = (parser_of(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
+    shared = set(train.config) & set(inference.config) - MAY_DIFFER
+    shared = {
+        key for key in shared if not isinstance(train.config[key], dict | list) or key in ("hu_window", "channels")
+    }
+    for key in sorted(shared - {"dataset_dir", "output_dir", "model_path", "bundle_root", "device", "network"}):
+        assert train.get_parsed_content(key) == inference.get_parsed_content(key), key
+
+
+@bundles
+def test_the_papers_network_can_be_built(bundle):
+    configs = bundle / "configs"
+    with torch.device("meta"):
+        for base in OVERLAYS["paper"]:
+            network = parser_of(configs / f"{base}.json", configs / "paper.json").get_parsed_content("network_def")
+            assert sum(p.numel() for p in network.parameters()) > 10_000_000
+
+
+@bundles
+@pytest.mark.parametrize(
+    "check",
+    [
+        verify_bundle.check_files,
+        verify_bundle.check_metadata,
+        verify_bundle.check_weights,
+        verify_bundle.check_displayable,
+        verify_bundle.check_network,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_the_bundle_passes_verification(bundle, check):
+    check(bundle)
+
+
+@bundles
+@pytest.mark.parametrize(("config", "kind"), [("inference", "infer"), ("train", "train")])
+def test_monais_properties_are_there(bundle, config, kind):
+    verify_bundle.check_properties(bundle, config, kind)
+
+
+@bundles
+def test_demo_cases_have_splits_and_lesions(bundle):
+    demo = read(bundle / "demo" / "dataset.json")
+    assert all(demo[split] for split in ("training", "validation", "testing"))
+    for item in demo["validation"]:
+        assert np.any(np.asarray(nib.load(bundle / "demo" / item["label"]).dataobj) > 0)
+
+
+@bundles
+def test_overlay_weights_lie_in_folders_of_their_own(bundle):
+    assert [path.name for path in (bundle / "models").glob("*.pt")] == ["model.pt"]

@@ -1,0 +1,70 @@
+"""Who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "paths": set(),
+    "schedulers": set(),
+    "checkpoints": set(),
+    "phantoms": set(),
+    "transforms": set(),
+    "metrics": set(),
+    "samplers": {"schedulers"},
+    "losses": {"schedulers"},
+    "networks": {"checkpoints"},
+    "inferers": {"samplers", "schedulers", "transforms"},
+    "data": {"transforms"},
+    "report": {"metrics"},
+    "handlers": {"losses", "metrics", "checkpoints", "report"},
+    "engines": {"losses", "metrics", "checkpoints", "report", "handlers"},
+}
+MODULES = sorted((ROOT / "common").rglob("*.py"))
+
+
+def imports_of(path):
+    """Return the parts of ``common`` that a module imports, and all absolute names."""
+    here, relative, absolute = path.relative_to(ROOT).with_suffix("").parts, set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            absolute |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            absolute.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            target = here[: -node.level] + tuple(node.module.split(".") if node.module else ())
+            relative.add(target[1] if len(target) > 1 else node.names[0].name)
+    return relative, absolute
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_module_imports_only_what_lies_below_it(path):
+    part = path.relative_to(ROOT / "common").with_suffix("").parts[0]
+    relative, _ = imports_of(path)
+    assert part == "__init__" or relative - {part} <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_within_common_are_relative_so_that_it_can_be_packed(path):
+    _, absolute = imports_of(path)
+    assert not {name for name in absolute if name.split(".")[0] in ("common", "tests", "ci", "bundles")}
+
+
+def test_samplers_and_schedulers_need_torch_alone():
+    outside = {"torch", "collections", "itertools", "typing", "copy", "math"}
+    for path in [ROOT / "common" / "schedulers.py", *(ROOT / "common" / "samplers").glob("*.py")]:
+        assert {name.split(".")[0] for name in imports_of(path)[1]} <= outside
+
+
+def test_bundles_hold_no_python():
+    assert not list((ROOT / "bundles").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_module_has_a_test_of_its_name(path):
+    inside = path.relative_to(ROOT / "common")
+    if inside.name in ("__init__.py", "__main__.py"):
+        pytest.skip("nothing of its own")
+    assert (ROOT / "tests" / inside.with_name(f"test_{inside.name}")).is_file()

@@ -1,0 +1,44 @@
+import shutil
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from common import paths
+
+ROOT = Path(__file__).parents[1]
+
+
+def bundle_root_of_a_copy_in(folder):
+    """Copy the module into a package ``common`` of a folder, and return its function."""
+    package = folder / "common"
+    package.mkdir(parents=True)
+    spec = spec_from_file_location("copied_paths", shutil.copy(paths.__file__, package))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.bundle_root
+
+
+def test_in_the_repository_a_bundle_lies_in_bundles():
+    assert paths.bundle_root("gdpi") == str(ROOT / "bundles" / "gdpi")
+
+
+def test_a_clone_answers_with_its_own_bundles(tmp_path):
+    assert bundle_root_of_a_copy_in(tmp_path / "clone")("gdpi") == str(tmp_path / "clone" / "bundles" / "gdpi")
+
+
+def test_packed_into_a_bundle_it_answers_with_that_bundle(tmp_path):
+    assert bundle_root_of_a_copy_in(tmp_path / "x" / "scripts")("gdpi") == str(tmp_path / "x")
+
+
+def test_a_packed_bundle_may_have_any_name(tmp_path):
+    folder = tmp_path / "gdpi v1.0 für Anna"
+    assert bundle_root_of_a_copy_in(folder / "scripts")("gdpi") == str(folder)
+
+
+@pytest.mark.parametrize("layout", [".", "scripts"])
+def test_the_working_directory_does_not_matter(tmp_path, monkeypatch, layout):
+    bundle_root = bundle_root_of_a_copy_in(tmp_path / layout)
+    before = bundle_root("gdpi")
+    monkeypatch.chdir(tmp_path.parent)
+    assert bundle_root("gdpi") == before

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd, Orientationd, SaveImaged
+
+from common.transforms.channels import NameCased, SplitChannelsd
+
+AFFINE = torch.diag(torch.tensor([-2.0, 2, 5, 1], dtype=torch.float64))
+NAMES = ("anomaly", "mask")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5)])
+def test_each_channel_gets_its_name_and_keeps_its_axis(shape):
+    result = torch.randn(shape)
+    parted = SplitChannelsd("pred", NAMES)({"pred": result, "case": "a"})
+    assert set(parted) == {"anomaly", "mask", "case"}
+    for i, name in enumerate(NAMES):
+        torch.testing.assert_close(parted[name].as_tensor(), result[i : i + 1])
+
+
+def test_the_item_that_came_is_left_alone():
+    item = {"pred": torch.zeros(2, 3, 4)}
+    SplitChannelsd("pred", NAMES)(item)
+    assert list(item) == ["pred"]
+
+
+def test_channels_lie_where_the_result_lies():
+    parted = SplitChannelsd("pred", NAMES)({"pred": MetaTensor(torch.zeros(2, 3, 4, 5), affine=AFFINE)})
+    assert all(torch.equal(parted[name].affine, AFFINE) for name in NAMES)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_channels_is_refused(count):
+    with pytest.raises(ValueError, match=rf"pred must have 2 channels \('anomaly', 'mask'\), got {count}"):
+        SplitChannelsd("pred", NAMES)({"pred": torch.zeros(count, 3, 4)})
+
+
+def test_a_missing_result_is_refused_unless_allowed():
+    with pytest.raises(KeyError):
+        SplitChannelsd("pred", NAMES)({"case": "a"})
+    assert SplitChannelsd("pred", NAMES, allow_missing_keys=True)({"case": "a"}) == {"case": "a"}
+
+
+def test_channels_of_a_plain_result_go_back_to_the_grid_of_the_file():
+    voxels = torch.arange(24.0).view(1, 2, 3, 4)
+    preprocessing = Compose([Orientationd("image", axcodes="RAS", labels=None)])
+    item = preprocessing({"image": MetaTensor(voxels, affine=AFFINE)})
+    item["pred"] = torch.cat([item["image"], 2 * item["image"]]).as_tensor()
+    parted = Compose([SplitChannelsd("pred", NAMES), Invertd(NAMES, preprocessing, "image")])(item)
+    torch.testing.assert_close(parted["anomaly"].as_tensor(), voxels)
+    torch.testing.assert_close(parted["mask"].as_tensor(), 2 * voxels)
+    assert torch.equal(parted["mask"].affine, AFFINE)
+
+
+@pytest.mark.parametrize("case", ["volume-1", "3Dircadb1.1", "Ärztin_CT 5 mm"])
+def test_files_are_called_as_their_case(tmp_path, case):
+    image = MetaTensor(torch.zeros(1, 3, 4, 5), meta={"filename_or_obj": "/data/images/other.nii"})
+    item = NameCased()({"image": image, "case": case})
+    SaveImaged("image", output_dir=tmp_path, output_postfix="mask", resample=False, print_log=False)(item)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.nii.gz")] == [
+        f"{case}/{case}_mask.nii.gz"
+    ]
+
+
+def test_without_a_case_an_image_keeps_its_name():
+    image = MetaTensor(torch.zeros(1, 3, 4), meta={"filename_or_obj": "a.nii"})
+    assert NameCased()({"image": image})["image"].meta["filename_or_obj"] == "a.nii"
+
+
+def test_an_image_that_cannot_carry_a_name_stays_as_it_is():
+    item = {"image": np.zeros((1, 3, 4)), "case": "a"}
+    assert NameCased()(item)["image"] is item["image"]
+
+
+def test_another_image_can_be_named():
+    item = {"image": torch.zeros(1), "ct": MetaTensor(torch.zeros(1, 3, 4)), "case": "a"}
+    assert NameCased("ct")(item)["ct"].meta["filename_or_obj"] == "a.nii.gz"
