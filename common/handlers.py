@@ -86,7 +86,8 @@ class Detection:
 
     def _examine(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            if output.get("label") is None:
+            label = output.get("label")
+            if label is None or (self.lesion_slices_only and not (label > 0).any()):
                 continue
             arrays = as_seen(output, ("anomaly", "mask", "organ", "label"))
             self.records.append(

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, load
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 
 from ci import verify_bundle
@@ -177,3 +177,12 @@ def test_demo_cases_have_splits_and_lesions(bundle):
 @bundles
 def test_overlay_weights_lie_in_folders_of_their_own(bundle):
     assert [path.name for path in (bundle / "models").glob("*.pt")] == ["model.pt"]
+
+
+@bundles
+def test_monai_loads_the_network_with_its_weights(bundle):
+    network = load(bundle.name, bundle_dir=str(bundle.parent), load_ts_module=False, source="github")
+    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    assert all(
+        torch.equal(value, weights[name]) for name, value in network.state_dict().items() if value.isfinite().all()
+    )

@@ -59,11 +59,15 @@ def real_slices(dataset: Any, pixel_mm: float, patch_size: Sequence[int], count:
         volume = item["image"]
         size = size_at(volume.shape[1:], pixel_size_mm(volume), pixel_mm)
         slices = resample_slices(to_slices(convert_to_tensor(volume, track_meta=False).float()), size)
-        image, organ = slices[:, :1], slices[:, 1:2] if slices.shape[1] > 1 else torch.ones_like(slices[:, :1])
+        image, organ = slices[:, :1], slices[:, 1:2]
+        if not (organ > 0).any():
+            organ = torch.ones_like(image)
         label = to_slices(item["label"]) if "label" in item else None
         eligible = eligible_slices(organ, label, len(image))
+        if len(eligible) == 0:
+            continue
         for k in eligible[torch.linspace(0, len(eligible) - 1, each).round().long()].tolist():
-            inside = (organ[k, 0] > 0.5).nonzero()
+            inside = (organ[k, 0] > 0).nonzero()
             middle = (inside.amin(0) + inside.amax(0)) // 2
             corner = [int(m) - n // 2 for m, n in zip(middle, patch_size, strict=True)]
             patches.append(crop(image[k, 0], corner, patch_size, -1000.0))

@@ -136,7 +136,7 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
         "lesion sensitivity (any overlap)": _sensitivity(records, 0.0, 0.0, np.inf),
         "lesion sensitivity (10 % of the lesion)": _sensitivity(records, 0.1, 0.0, np.inf),
         **{
-            f"lesion sensitivity, {low:g} to {high:g} mm": _sensitivity(records, 0.0, low, high)
+            f"lesion sensitivity, {_size_range(low, high)}": _sensitivity(records, 0.0, low, high)
             for low, high in pairwise(SIZE_BINS_MM)
         },
         "false positive components a scan": _weighted_mean(records, "false_positive_components"),
@@ -147,6 +147,10 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
         low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
         rows.append({"metric": name, "value": statistic(np.ones(len(records))), "low": low, "high": high})
     return rows
+
+
+def _size_range(low: float, high: float) -> str:
+    return f"{low:g} to {high:g} mm" if np.isfinite(high) else f"{low:g} mm or more"
 
 
 PER_PATIENT = {

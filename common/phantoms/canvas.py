@@ -58,8 +58,8 @@ class Canvas:
         """Return the distance to an ellipsoid, to first order."""
         p = self.points - np.asarray(centre, dtype=np.float32)[:, None, None, None]
         r = np.asarray(radii, dtype=np.float32)[:, None, None, None]
-        q = np.sqrt(((p / r) ** 2).sum(0)) + 1e-6
-        return (q - 1) * q / (np.sqrt(((p / r**2) ** 2).sum(0)) + 1e-6)
+        q, slope = np.sqrt(((p / r) ** 2).sum(0)), np.sqrt(((p / r**2) ** 2).sum(0))
+        return (q - 1) * np.maximum(q / (slope + 1e-6), r.min())  # at the very centre both are 0
 
     def cylinder(self, centre: Sequence[float], radii: Sequence[float], exponent: float = 2.0) -> Array:
         """Return the distance to an upright cylinder with an elliptic cross-section, boxier for larger exponents."""

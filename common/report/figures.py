@@ -52,7 +52,9 @@ def panel_grid(rows: Sequence[Sequence[Panel]], title: str = "", aspect: float =
         title: of the figure.
         aspect: height over width of a pixel.
     """
-    figure = Figure(figsize=(2.6 * len(rows[0]), 2.6 * len(rows) + (0.5 if title else 0.1)), layout="constrained")
+    first: Any = rows[0][0].heat if rows[0][0].grey is None else rows[0][0].grey
+    height = 2.6 * aspect * first.shape[1] / first.shape[0] + 0.3
+    figure = Figure(figsize=(2.6 * len(rows[0]), height * len(rows) + (0.4 if title else 0)), layout="constrained")
     axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         for axis, panel in zip(line, row, strict=True):

@@ -90,4 +90,6 @@ def format_cell(value: Any) -> str:
         return str(value)
     if value != value:
         return "–"
-    return str(value) if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6) else f"{value:.3g}"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
+        return str(value)
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -40,7 +40,7 @@ class TotalSegmentatorOrgand(Transform):
             return dict(data)
         image = data[self.image_key]
         mask = segment_structure(convert_to_numpy(image)[0], convert_to_numpy(image.affine), self.structure)
-        return {**data, self.organ_key: MetaTensor(mask[None], affine=image.affine, meta=image.meta)}
+        return {**data, self.organ_key: MetaTensor(mask[None], meta=image.meta)}
 
 
 def segment_structure(voxels: np.ndarray, affine: np.ndarray, structure: str) -> np.ndarray:
@@ -59,10 +59,11 @@ def segment_structure(voxels: np.ndarray, affine: np.ndarray, structure: str) ->
         raise RuntimeError('organ_source totalsegmentator needs the package: pip install "TotalSegmentator>=2.4".')
     home = Path(os.environ.get("TOTALSEG_HOME_DIR", Path.home() / ".totalsegmentator"))
     weights = Path(os.environ.get("TOTALSEG_WEIGHTS_PATH", home / "nnunet" / "results"))
-    if not any(weights.glob("Dataset297_*")):
+    missing = [name for name in ("Dataset297_*", "Dataset298_*") if not any(weights.glob(name))]
+    if missing:
         raise RuntimeError(
-            f"organ_source totalsegmentator needs its weights in {weights}, expected Dataset297_*, got none: "
-            "fetch them once with totalseg_download_weights -t total_fast."
+            f"organ_source totalsegmentator needs its weights in {weights}, expected {' and '.join(missing)}, "
+            "got none: fetch them once with totalseg_download_weights -t total_fast."
         )
     found = run(nib.Nifti1Image(voxels, affine), fast=True, roi_subset=[structure], quiet=True)
     return (np.asarray(found.dataobj) > 0).astype(np.uint8)

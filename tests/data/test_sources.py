@@ -127,7 +127,7 @@ def test_images_of_msd_without_labels_are_no_cases(tmp_path):
         (("_label",), None, LESION),
         (("_organ", "_label"), LIVER, LESION),
     ],
-    ids=str,
+    ids=["nothing", "liver", "organ", "lesions", "both"],
 )
 def test_what_nobody_has_drawn_is_none(tmp_path, beside, organ, label):
     save(CT, tmp_path / "a.nii.gz")

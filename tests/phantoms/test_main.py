@@ -126,13 +126,6 @@ def test_an_unknown_scanner_is_refused(tmp_path):
         run(tmp_path, "--testing", "1", "--scanner", "c")
 
 
-@pytest.mark.xfail(strict=True, reason="fire refuses a misspelt option only after the work is done without it")
-def test_a_misspelt_option_is_refused_before_anything_is_done(tmp_path):
-    with pytest.raises(SystemExit):
-        run(tmp_path / "dst", "--testing", "1", "--scaner", "b")
-    assert not (tmp_path / "dst").exists()
-
-
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(tmp_path):
     for workers in ("1", "2"):

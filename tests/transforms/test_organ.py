@@ -69,7 +69,6 @@ def test_the_organ_is_turned_with_the_image(calls, weights):
     assert torch.equal(turned["organ"].affine, turned["image"].affine)
 
 
-@pytest.mark.xfail(strict=True, reason="affine and meta are both given, so MONAI warns once a case; meta is enough")
 def test_no_warning_comes_with_the_mask(calls, weights):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -108,9 +107,6 @@ def test_weights_lie_in_the_packages_home(calls, tmp_path, monkeypatch):
         segment_structure(np.zeros((4, 4, 4)), np.eye(4), "liver")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="with roi_subset the package runs its 6 mm model first, and downloads that if it is missing"
-)
 def test_some_of_the_weights_are_not_enough(calls, weights):
     next(weights.glob("Dataset298_*")).rmdir()
     with suppress(RuntimeError):
