@@ -43,7 +43,7 @@ RECIPES = {
                     "task_interval": 68,
                 },
             ),
-            ("baselines", {"max_epochs": 60, "val_interval": 4}),
+            ("baselines", {"max_epochs": 30, "val_interval": 3}),
         ),
     )
 }

@@ -4,10 +4,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.transforms import Randomizable, ResizeWithPadOrCrop, Transform
+from monai.transforms import Randomizable, Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from .grid import to_slices
+from .grid import crop, to_slices
 
 UNKNOWN = -1.0
 """Value of an organ mask that nobody has drawn: the container's organ part then finds the organ."""
@@ -55,10 +56,8 @@ class SampleSlicesd(Randomizable, Transform):
         healthy: bool = True,
         random: bool = True,
     ) -> None:
-        self.num_slices, self.min_organ_pixels = num_slices, min_organ_pixels
+        self.num_slices, self.canvas_size, self.min_organ_pixels = num_slices, canvas_size, min_organ_pixels
         self.healthy, self.random = healthy, random
-        self.fit_image = ResizeWithPadOrCrop(canvas_size, value=-1)
-        self.fit_organ = ResizeWithPadOrCrop(canvas_size, value=0)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[str, Tensor]]:
         """Return the slices.
@@ -66,8 +65,12 @@ class SampleSlicesd(Randomizable, Transform):
         Raises:
             ValueError: if all slices have lesions.
         """
-        image = to_slices(data["image"])
-        organ, label = (to_slices(data[key]) if key in data else None for key in ("organ", "label"))
+        plain = {
+            key: to_slices(convert_to_tensor(data[key], track_meta=False))
+            for key in ("image", "organ", "label")
+            if key in data
+        }
+        image, organ, label = plain["image"], plain.get("organ"), plain.get("label")
         found = torch.arange(len(image))
         if self.healthy:
             found = eligible_slices(organ, label, len(image), self.min_organ_pixels)
@@ -77,14 +80,12 @@ class SampleSlicesd(Randomizable, Transform):
             chosen = found[self.R.randint(0, len(found), self.num_slices)]
         else:
             chosen = found[torch.linspace(0, len(found) - 1, self.num_slices).round().long()]
-        unknown = torch.full_like(image[0, :1], UNKNOWN)
+        corner = [(size - wanted) // 2 for size, wanted in zip(image.shape[2:], self.canvas_size, strict=True)]
+        unknown = image.new_full((1, *self.canvas_size), UNKNOWN)
         return [
             {
-                "image": self.fit_image(image[i]),
-                "organ": self.fit_organ((organ[i] > 0).float()) if organ is not None else self._unknown(unknown),
+                "image": crop(image[i], corner, self.canvas_size, -1.0),
+                "organ": unknown if organ is None else crop((organ[i] > 0).float(), corner, self.canvas_size, 0.0),
             }
             for i in chosen.tolist()
         ]
-
-    def _unknown(self, blank: Tensor) -> Tensor:
-        return torch.full_like(self.fit_organ(blank), UNKNOWN)
