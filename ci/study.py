@@ -105,12 +105,21 @@ def gdpi_tuning() -> list[Method]:
     """Return the settings that are tried on validation patients."""
     return [
         Method(
-            {f"prefilter {p}, {h} HU, dilation {d}, {n} draws, filter {r}": r for r in (0, 1, 2)},
-            settings={"prefilter_radius": p, "hole_threshold_hu": h, "dilation": d, "num_samples": n},
+            {f"prefilter {p}, {h} HU, dilation {d}, {n} draws, {r} resamples, filter {radius}": radius for radius in FILTERS},
+            settings={
+                "prefilter_radius": p,
+                "hole_threshold_hu": h,
+                "dilation": d,
+                "num_samples": n,
+                "num_inference_steps": 25 if r == 2 else 50,
+                "num_resamples": r,
+            },
             drawn=True,
         )
-        for n in (2,)
-        for p, h, d in ((1, 20, 1), (1, 10, 1), (2, 10, 1), (2, 10, 2), (2, 5, 2))
+        for p, h, d, n, r in (
+            *((1, 20, 1, 1, 2), (1, 10, 1, 1, 2), (2, 10, 1, 1, 2), (2, 10, 2, 1, 2)),
+            *((2, 10, 2, 3, 2), (2, 10, 2, 1, 5)),
+        )
     ]
 
 
