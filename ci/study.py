@@ -55,7 +55,7 @@ class Method(NamedTuple):
 
 
 PAPER = {"num_inference_steps": 50, "jump_length": 5, "num_resamples": 5, "num_samples": 1, "hole_threshold_hu": 20}
-PAPER |= {"prefilter_radius": 0, "dilation": 0, "min_component": 0, "rim_erosion": 0}
+PAPER |= {"prefilter_radius": 0, "dilation": 0, "min_component": 0, "rim_erosion": 0, "fill_range": None}
 """Of Shi et al. 2024, with 50 steps for 250 and r = j = 5 for 10, as the network is small."""
 
 MEDIAN = {
@@ -105,7 +105,10 @@ def gdpi_tuning() -> list[Method]:
     """Return the settings that are tried on validation patients."""
     return [
         Method(
-            {f"prefilter {p}, {h} HU, dilation {d}, {n} draws, {r} resamples, filter {radius}": radius for radius in FILTERS},
+            {
+                f"prefilter {p}, {h} HU, dilation {d}, {n} draws, {r} resamples, filter {radius}": radius
+                for radius in FILTERS
+            },
             settings={
                 "prefilter_radius": p,
                 "hole_threshold_hu": h,

@@ -175,18 +175,19 @@ class PatchAnomalyInferer(AnomalyInferer):
     def fill(self, image: Tensor, organ: Tensor, holes: Tensor, network: nn.Module) -> Tensor:
         """Return slices with their holes healed by the network."""
         scaled = scale_hu(image, self.window)
+        median = scale_hu(_per_slice(_median_everywhere, image, organ), self.window)
         jobs = list(self.patches_with_holes(organ, holes))
         total, count = torch.zeros_like(scaled), torch.zeros_like(scaled)
         with tqdm(total=self.num_steps(len(jobs)), disable=not self.progress, leave=False) as bar:
             for start in range(0, len(jobs), self.slice_batch_size):
                 batch = jobs[start : start + self.slice_batch_size]
-                patches, patch_holes = (
+                patches, patch_holes, medians = (
                     torch.stack([crop(x[index], corner, self.patch_size, beyond) for index, corner in batch])
-                    for x, beyond in ((scaled, -1.0), (holes, 0))
+                    for x, beyond in ((scaled, -1.0), (holes, 0), (median, 0.0))
                 )
                 for sample in range(self.num_samples):
                     generators = [self.generator(image.device, sample, index, *corner) for index, corner in batch]
-                    healed = self.heal(patches, patch_holes, network, generators, bar)
+                    healed = self.heal(patches, patch_holes, medians, network, generators, bar)
                     for (index, corner), patch in zip(batch, healed, strict=True):
                         add_patch(total[index], patch, corner)
                         add_patch(count[index], torch.ones_like(patch), corner)
@@ -212,13 +213,20 @@ class PatchAnomalyInferer(AnomalyInferer):
 
     @abstractmethod
     def heal(
-        self, patches: Tensor, holes: Tensor, network: nn.Module, generators: list[torch.Generator], bar: tqdm
+        self,
+        patches: Tensor,
+        holes: Tensor,
+        medians: Tensor,
+        network: nn.Module,
+        generators: list[torch.Generator],
+        bar: tqdm,
     ) -> Tensor:
         """Return healthy versions of patches.
 
         Args:
             patches: in [-1, 1], shape (B, 1, *patch_size).
             holes: what will be taken from the answer, bool.
+            medians: of the organ in the slice of each patch, at each pixel.
             network: the container.
             generators: one for each patch.
             bar: to be updated after each step.
@@ -234,6 +242,8 @@ class RepaintAnomalyInferer(PatchAnomalyInferer):
         schedule: respaced to the steps to make.
         jump_length: see ``jump_schedule``.
         num_resamples: see ``jump_schedule``.
+        fill_range: HU that a filling may lie below and above the organ's median, as (-30, 100): what fills the organ
+            is the organ, not the fat beside it. None, as in the paper, lets the model draw what it likes.
         part: name of the diffusion model in the container.
         compile: ``torch.compile`` for it.
         options: see ``PatchAnomalyInferer``.
@@ -244,16 +254,23 @@ class RepaintAnomalyInferer(PatchAnomalyInferer):
         schedule: NoiseSchedule,
         jump_length: int = 10,
         num_resamples: int = 10,
+        fill_range: Sequence[float] | None = None,
         part: str = "diffusion",
         compile: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.schedule, self.jump_length, self.num_resamples = schedule, jump_length, num_resamples
-        self.part, self.compile = part, compile
+        self.fill_range, self.part, self.compile = fill_range, part, compile
 
     def heal(
-        self, patches: Tensor, holes: Tensor, network: nn.Module, generators: list[torch.Generator], bar: tqdm
+        self,
+        patches: Tensor,
+        holes: Tensor,
+        medians: Tensor,
+        network: nn.Module,
+        generators: list[torch.Generator],
+        bar: tqdm,
     ) -> Tensor:
         """Return the patches with their holes inpainted."""
 
@@ -264,7 +281,14 @@ class RepaintAnomalyInferer(PatchAnomalyInferer):
 
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
         jumps = (self.jump_length, self.num_resamples)
-        return repaint(model, patches, holes, self.schedule, *jumps, generators, progress=ticking)
+        bounds = torch.full_like(patches, -1.0), torch.full_like(patches, 1.0)
+        if self.fill_range is not None:
+            below, above = (2 * hu / (self.window[1] - self.window[0]) for hu in self.fill_range)
+            bounds = (
+                torch.where(holes, (medians + below).clamp(-1, 1), bounds[0]),
+                torch.where(holes, (medians + above).clamp(-1, 1), bounds[1]),
+            )
+        return repaint(model, patches, holes, self.schedule, *jumps, generators, bounds, ticking)
 
     def num_steps(self, num_patches: int) -> int:
         """Return the transitions of all batches."""
@@ -285,7 +309,13 @@ class ReconstructionAnomalyInferer(PatchAnomalyInferer):
         self.part = part
 
     def heal(
-        self, patches: Tensor, holes: Tensor, network: nn.Module, generators: list[torch.Generator], bar: tqdm
+        self,
+        patches: Tensor,
+        holes: Tensor,
+        medians: Tensor,
+        network: nn.Module,
+        generators: list[torch.Generator],
+        bar: tqdm,
     ) -> Tensor:
         """Return the reconstructions."""
         with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp):

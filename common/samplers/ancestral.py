@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..schedulers import NoiseSchedule, at
-from .noise import Generators, NoisePredictor, randn_like
+from .noise import Bounds, Generators, NoisePredictor, randn_like
 
 
 def mean_and_log_variance(
-    model: NoisePredictor, x_t: Tensor, step: int, schedule: NoiseSchedule, clip: bool = True
+    model: NoisePredictor, x_t: Tensor, step: int, schedule: NoiseSchedule, bounds: Bounds = (-1.0, 1.0)
 ) -> tuple[Tensor, Tensor]:
     """Return the Gaussian p(x_{t-1} | x_t) of the reverse process.
 
@@ -24,12 +24,12 @@ def mean_and_log_variance(
         x_t: noisy images, shape (B, C, *spatial).
         step: of the schedule, in [0, N - 1].
         schedule: with tables on the device of ``x_t``.
-        clip: whether the clean image is clamped to [-1, 1].
+        bounds: the clean image's estimate is clamped to them.
     """
     output = model(x_t, schedule.timesteps[step].expand(len(x_t)))
     epsilon, v = output.split(x_t.shape[1], dim=1) if output.shape[1] > x_t.shape[1] else (output, None)
     x_0 = schedule.predict_x_0(x_t, epsilon, step)
-    mean = schedule.posterior_mean(x_0.clamp(-1, 1) if clip else x_0, x_t, step)
+    mean = schedule.posterior_mean(x_0.clamp(*bounds) if bounds else x_0, x_t, step)
     if v is None:
         return mean, at(schedule.posterior_log_variance, step, x_t)
     return mean, schedule.learned_log_variance(v, step)
@@ -41,10 +41,10 @@ def ancestral_step(
     step: int,
     schedule: NoiseSchedule,
     generator: Generators = None,
-    clip: bool = True,
+    bounds: Bounds = (-1.0, 1.0),
 ) -> Tensor:
     """Draw x_{t-1} ~ p(x_{t-1} | x_t); the last one, at step 0, is the mean."""
-    mean, log_variance = mean_and_log_variance(model, x_t, step, schedule, clip)
+    mean, log_variance = mean_and_log_variance(model, x_t, step, schedule, bounds)
     if step == 0:
         return mean
     return mean + (0.5 * log_variance).exp() * randn_like(x_t, generator)
@@ -56,7 +56,7 @@ def sample(
     noise: Tensor,
     schedule: NoiseSchedule,
     generator: Generators = None,
-    clip: bool = True,
+    bounds: Bounds = (-1.0, 1.0),
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Tensor:
     """Draw images from the model.
@@ -68,7 +68,7 @@ def sample(
         noise: x_T, standard normal, shape (B, C, *spatial).
         schedule: all N steps are made.
         generator: see ``randn_like``.
-        clip: whether the clean image is clamped to [-1, 1] at each step.
+        bounds: the clean image's estimate is clamped to them at each step.
         progress: wraps the loop, for instance ``tqdm``.
 
     Returns:
@@ -77,5 +77,5 @@ def sample(
     schedule = schedule.like(noise)
     x_t = noise
     for step in progress(range(len(schedule) - 1, -1, -1)):
-        x_t = ancestral_step(model, x_t, step, schedule, generator, clip)
+        x_t = ancestral_step(model, x_t, step, schedule, generator, bounds)
     return x_t

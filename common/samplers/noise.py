@@ -7,6 +7,8 @@ from torch import Tensor
 
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]
 Generators = torch.Generator | Sequence[torch.Generator] | None
+Bounds = tuple[float, float] | tuple[Tensor, Tensor] | None
+"""Lowest and highest clean image, as numbers or as tensors that broadcast to images; None does not clamp."""
 
 
 def randn_like(image: Tensor, generator: Generators) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..schedulers import NoiseSchedule
 from .ancestral import ancestral_step
-from .noise import Generators, NoisePredictor, randn_like
+from .noise import Bounds, Generators, NoisePredictor, randn_like
 
 
 def jump_schedule(num_inference_steps: int, jump_length: int, num_resamples: int) -> list[int]:
@@ -50,7 +50,7 @@ def repaint(
     jump_length: int = 10,
     num_resamples: int = 10,
     generator: Generators = None,
-    clip: bool = True,
+    bounds: Bounds = (-1.0, 1.0),
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Tensor:
     """Fill holes with what the model expects there, given the rest.
@@ -68,7 +68,8 @@ def repaint(
         jump_length: see ``jump_schedule``.
         num_resamples: see ``jump_schedule``.
         generator: see ``randn_like``.
-        clip: whether the clean image is clamped to [-1, 1] at each step.
+        bounds: the clean image's estimate is clamped to them at each step; those of what is known beforehand of the
+            hole's content keep the model from drawing other things there.
         progress: wraps the loop over all transitions, for instance ``tqdm``.
 
     Returns:
@@ -79,7 +80,7 @@ def repaint(
     x_t = randn_like(image, generator)
     for level, next_level in progress(list(pairwise(levels))):
         if next_level < level:
-            unknown = ancestral_step(model, x_t, level, schedule, generator, clip)
+            unknown = ancestral_step(model, x_t, level, schedule, generator, bounds)
             x_t = torch.where(hole, unknown, _known_part(image, next_level, schedule, generator))
         else:
             # One step of the forward process; beta belongs to the level it reaches.

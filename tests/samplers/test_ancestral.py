@@ -40,7 +40,7 @@ def test_250_of_1000_steps_leave_the_right_spread():
     recorded_std = recorded["oracle_respacing_test_target_mean0.1_std0.2"]["250"]["respaced"][1]
     model = GaussianModel([0.1], [[0.04]], NoiseSchedule(1000).alphas_cumprod)
     noise = torch.randn(100_000, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = sample(model, noise, schedule, torch.Generator().manual_seed(1), clip=False)
+    drawn = sample(model, noise, schedule, torch.Generator().manual_seed(1), bounds=None)
     assert drawn.std().item() == pytest.approx(0.1877, rel=0.02)
     assert drawn.std().item() == pytest.approx(recorded_std, rel=0.02)
     assert drawn.mean().item() == pytest.approx(0.1, abs=0.005)

@@ -65,7 +65,7 @@ def inpainted_neighbour(num_resamples, draws):
     image = torch.tensor([0.8, 0.0], dtype=torch.float64).expand(draws, 1, 2)
     hole = torch.tensor([False, True])
     schedule = NoiseSchedule(1000, num_inference_steps=250)
-    return repaint(model, image, hole, schedule, 10, num_resamples, torch.Generator().manual_seed(0), clip=False)[
+    return repaint(model, image, hole, schedule, 10, num_resamples, torch.Generator().manual_seed(0), bounds=None)[
         :, 0, 1
     ]
 
@@ -126,7 +126,7 @@ def test_going_up_adds_the_beta_of_the_level_it_reaches():
     model = Recorder()
     hole = torch.ones(2, dtype=torch.bool)
     image = torch.zeros(40_000, 1, 2, dtype=torch.float64)
-    repaint(model, image, hole, schedule, 1, 2, torch.Generator().manual_seed(0), clip=False)
+    repaint(model, image, hole, schedule, 1, 2, torch.Generator().manual_seed(0), bounds=None)
     levels = jump_schedule(20, 1, 2)
     called_at = [i for i, (a, b) in enumerate(pairwise(levels)) if b < a]
     for number, at_transition in enumerate(called_at[1:], start=1):
