@@ -54,7 +54,13 @@ class Method(NamedTuple):
     drawn: bool = False
 
 
-PAPER = {"num_inference_steps": 50, "jump_length": 5, "num_resamples": 5, "num_samples": 1, "hole_threshold_hu": 20}
+PAPER: dict[str, Any] = {
+    "num_inference_steps": 50,
+    "jump_length": 5,
+    "num_resamples": 5,
+    "num_samples": 1,
+    "hole_threshold_hu": 20,
+}
 PAPER |= {"prefilter_radius": 0, "dilation": 0, "min_component": 0, "rim_erosion": 0, "fill_range": None}
 """Of Shi et al. 2024, with 50 steps for 250 and r = j = 5 for 10, as the network is small."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import trapezoid
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Curve:
     def auroc(self) -> float:
         """Return the area under the ROC curve; pixels that tie count half."""
         rate, recall = np.r_[0, self.false_positive_rate], np.r_[0, self.recall]
-        return float(np.trapezoid(recall, rate))
+        return float(trapezoid(recall, rate))
 
     def average_precision(self) -> float:
         """Return the sum of precisions weighted by the gain in recall, as scikit-learn does."""

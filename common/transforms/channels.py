@@ -1,6 +1,7 @@
 """Names for the channels of a result, and for its files."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from monai.config import KeysCollection
@@ -48,8 +49,13 @@ class NameCased(Transform):
         self.key = key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item; without a ``case``, as in MONAI Label, it stays as it is."""
+        """Return the item; one without ``case``, as MONAI Label trains with, gets the name of its file as that."""
         named = dict(data)
-        if "case" in named and isinstance(named[self.key], MetaTensor):
-            named[self.key].meta["filename_or_obj"] = f"{named['case']}.nii.gz"
+        image = named[self.key]
+        if isinstance(image, MetaTensor):
+            if "case" in named:
+                image.meta["filename_or_obj"] = f"{named['case']}.nii.gz"
+            else:
+                file = Path(str(image.meta.get("filename_or_obj", "case"))).name
+                named["case"] = named["patient"] = file.removesuffix(".gz").removesuffix(".nii")
         return named
