@@ -3,7 +3,6 @@
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import fire
@@ -15,7 +14,7 @@ from common.inferers.anomaly import noise_predictor
 from common.samplers.repaint import jump_schedule, repaint
 from common.schedulers import NoiseSchedule
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import bundle_parser
 
 
 class Stopwatch:
@@ -90,10 +89,7 @@ def benchmark(bundle: str, slices: int = 16, size: int = 64, **settings: Any) ->
         size: pixels along X and Y.
         settings: keys of ``inference.json``.
     """
-    parser = ConfigParser()
-    parser.read_config(str(ROOT / "bundles" / bundle / "configs" / "inference.json"))
-    parser.update(settings)
-    BENCHMARKS[bundle](parser, slices, size)
+    BENCHMARKS[bundle](bundle_parser(bundle, "inference", **settings), slices, size)
 
 
 def synchronise() -> None:

@@ -6,7 +6,6 @@ Prints time, memory and TFLOP/s of the network and of a training step, and gates
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import fire
 import torch
@@ -21,9 +20,9 @@ from common.schedulers import NoiseSchedule
 from common.transforms.adaptive_mask import adaptive_mask
 from common.transforms.intensity import scale_hu
 
+from . import bundle_parser
 from .benchmark import synchronise
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_HU_BETWEEN_PRECISIONS = 2.0
 """Mean absolute difference of inpainted pixels that bfloat16 may make with the same draws."""
 
@@ -98,9 +97,7 @@ def gpu_check(bundle: str, steps: int = 50) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("expected a CUDA device, found none.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{name}.json") for name in ("inference", "paper")])
-    if not CHECKS[bundle](parser, torch.device("cuda"), steps):
+    if not CHECKS[bundle](bundle_parser(bundle, "inference", "paper"), torch.device("cuda"), steps):
         raise SystemExit("a gate does not hold.")
 
 

@@ -30,7 +30,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from .pack_bundle import ROOT, pack
+from . import ROOT
+from .pack_bundle import pack
 
 MONAI_LABEL = "monailabel==0.8.5"
 """Installed without its dependencies: SAM 2, one of them, has to be built, and no bundle needs it."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import fire
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import ROOT
+
 TARGET = re.compile(r"(?<![\w.])common\.(?=[a-z_]+\.)")
 FOLDERS = ("configs", "models", "docs", "demo")
 FIRST_OF_1980 = (1980, 1, 1, 0, 0, 0)

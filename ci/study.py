@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import fire
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -29,7 +28,8 @@ from common.report.figures import Panel, box_around, curves_figure, panel_grid, 
 from common.report.page import Picture, Section, write_page
 from common.transforms.anomaly import anomaly_map
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import ROOT, bundle_parser
+
 SCANNERS = {"a": "the scanner of the training", "b": "another scanner, nothing tuned on it"}
 NUM_PATIENTS, NUM_VALIDATION, NUM_SEEDS, NUM_BOOTSTRAPS = 24, 12, 3, 1000
 ROUND_TO_HU = 1
@@ -160,30 +160,31 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
         tune: compare settings on validation patients instead, without intervals.
         num_workers: processes that draw phantoms.
     """
-    root, folder = ROOT / "bundles" / bundle, Path(output_dir or ROOT / "work" / bundle / "study").resolve()
+    folder = Path(output_dir or ROOT / "work" / bundle / "study").resolve()
     for scanner in SCANNERS:
         data = folder / f"scanner_{scanner}"
         if not (data / "dataset.json").is_file():
             abdomen_ct(
                 str(data), validation=NUM_VALIDATION, testing=NUM_PATIENTS, scanner=scanner, num_workers=num_workers
             )
-    validation = list(read_cases(root, folder / "scanner_a", "validation"))
+    validation = list(read_cases(bundle, folder / "scanner_a", "validation"))
     if tune:
-        found = examine(root, folder, TUNING[bundle](), validation, "validation", 1)
-        write_csv(folder / "tuning.csv", [_plain_row(name, records) for name, records in found.items()])
-        for row in sorted((_plain_row(name, records) for name, records in found.items()), key=lambda r: -r["ap"]):
+        found = examine(bundle, folder, TUNING[bundle](), validation, "validation", 1)
+        rows = sorted((_plain_row(name, records) for name, records in found.items()), key=lambda row: -row["ap"])
+        write_csv(folder / "tuning.csv", rows)
+        for row in rows:
             print("  ".join(f"{value:.3f}" if isinstance(value, float) else f"{value:60s}" for value in row.values()))
         return
 
-    methods = METHODS[bundle](_parser(root, "inference").get_parsed_content("median_radius"))
+    methods = METHODS[bundle](bundle_parser(bundle, "inference").get_parsed_content("median_radius"))
     fitted = {
         row: float(np.mean([_pooled(r).curve().best_dice()[1] for r in records]))
-        for row, records in examine(root, folder, methods, validation, "validation", 1).items()
+        for row, records in examine(bundle, folder, methods, validation, "validation", 1).items()
     }
     sections = []
     for scanner, meaning in SCANNERS.items():
-        cases = list(read_cases(root, folder / f"scanner_{scanner}", "testing"))
-        found = examine(root, folder, methods, cases, f"testing_{scanner}", NUM_SEEDS, fitted)
+        cases = list(read_cases(bundle, folder / f"scanner_{scanner}", "testing"))
+        found = examine(bundle, folder, methods, cases, f"testing_{scanner}", NUM_SEEDS, fitted)
         rows = compare(found, fitted)
         write_csv(folder / f"study_{scanner}.csv", rows)
         default = next(iter(found))
@@ -199,7 +200,7 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
                 f"Scanner {scanner}: maps of all methods",
                 ["The patients of highest, median and lowest AP by the default settings; lime: lesions."],
                 pictures=[
-                    Picture("", png(panels(root, folder, methods, cases, f"testing_{scanner}", found[default][0])))
+                    Picture("", png(panels(bundle, folder, methods, cases, f"testing_{scanner}", found[default][0])))
                 ],
             ),
         ]
@@ -214,9 +215,9 @@ EXPLANATION = (
 )
 
 
-def read_cases(root: Path, dataset_dir: Path, split: str) -> Iterator[Case]:
+def read_cases(bundle: str, dataset_dir: Path, split: str) -> Iterator[Case]:
     """Yield the cases of a data set as the bundle's own preprocessing gives them."""
-    parser = _parser(root, "inference", dataset_dir=str(dataset_dir), split=split, organ_source="file")
+    parser = bundle_parser(bundle, "inference", dataset_dir=str(dataset_dir), split=split, organ_source="file")
     for item in parser.get_parsed_content("dataset"):
         inputs, truth = item["image"], item["label"]
         arrays = (inputs[0].numpy(), inputs[1].numpy() > 0, truth[0].numpy() > 0)
@@ -224,7 +225,7 @@ def read_cases(root: Path, dataset_dir: Path, split: str) -> Iterator[Case]:
 
 
 def examine(
-    root: Path,
+    bundle: str,
     folder: Path,
     methods: Sequence[Method],
     cases: Sequence[Case],
@@ -236,7 +237,7 @@ def examine(
     found: Records = {}
     for index, method in enumerate(methods):
         for seed in range(num_seeds if method.drawn else 1):
-            versions = healthy_versions(root, folder, method, cases, split, seed)
+            versions = healthy_versions(bundle, folder, method, cases, split, seed)
             rows: dict[str, list[CaseRecord]] = {row: [] for row in method.rows}
             for case, healthy in zip(cases, versions, strict=True):
                 for row, radius in method.rows.items():
@@ -253,15 +254,15 @@ def examine(
 
 
 def healthy_versions(
-    root: Path, folder: Path, method: Method, cases: Sequence[Case], split: str, seed: int
+    bundle: str, folder: Path, method: Method, cases: Sequence[Case], split: str, seed: int
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the healthy version of each case, HU."""
     settings = {**method.settings, **({"seed": seed} if method.drawn else {})}
-    parser = _parser(root, method.config, **settings)
+    parser = bundle_parser(bundle, method.config, **settings)
     weights = Path(parser.get_parsed_content("model_path"))
-    made_from = (root / "configs" / f"{method.config}.json").read_bytes() + weights.read_bytes()
-    digest = hashlib.sha256(made_from + json.dumps(settings).encode()).hexdigest()[:12]
-    kept = folder / "healthy" / split / f"{method.inferer.split('::')[0]}_{digest}"
+    config = ROOT / "bundles" / bundle / "configs" / f"{method.config}.json"
+    made_from = config.read_bytes() + weights.read_bytes() + json.dumps(settings).encode()
+    kept = folder / "healthy" / split / f"{method.inferer.split('::')[0]}_{hashlib.sha256(made_from).hexdigest()[:12]}"
     network = None
     for case in tqdm(cases, desc=next(iter(method.rows)), leave=False):
         path = kept / f"{case.name}.npz"
@@ -317,7 +318,7 @@ def _difference(ours: Callable[..., float], theirs: Callable[..., float], weight
 
 
 def panels(
-    root: Path,
+    bundle: str,
     folder: Path,
     methods: Sequence[Method],
     cases: Sequence[Case],
@@ -335,7 +336,7 @@ def panels(
         outlines = {"lime": case.truth[here]}
         row = [Panel(case.name, case.image[here], outlines={"cyan": case.organ[here], **outlines})]
         for method in methods:
-            healthy = list(healthy_versions(root, folder, method, cases, split, 0))[index]
+            healthy = next(healthy_versions(bundle, folder, method, [case], split, 0))
             for name, radius in method.rows.items():
                 if _in_figures(name):
                     scores = anomaly_map(case.image, healthy, case.organ, radius)
@@ -366,13 +367,6 @@ def _normal_slice_mean(seeds: Sequence[Sequence[CaseRecord]]) -> float:
 
 def _pooled(records: Sequence[CaseRecord]) -> PooledCounts:
     return PooledCounts([record.counts for record in records])
-
-
-def _parser(root: Path, config: str, **settings: Any) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(str(root / "configs" / f"{config}.json"))
-    parser.update({**settings, "bundle_root": str(root)})
-    return parser
 
 
 if __name__ == "__main__":

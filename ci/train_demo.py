@@ -3,6 +3,7 @@
 Everything comes from ``common.phantoms`` and the bundle's own configs; what is written here are sizes and budgets.
 """
 
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import fire
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import ROOT
 
 
 class Recipe(NamedTuple):
@@ -67,6 +68,7 @@ def train_demo(bundle: str, work_dir: str | None = None, num_workers: int = 2) -
     recipe, root = RECIPES[bundle], ROOT / "bundles" / bundle
     work = Path(work_dir or ROOT / "work" / bundle).resolve()
     start = time.perf_counter()
+    shutil.rmtree(root / "demo", ignore_errors=True)
     for folder, sizes in ((root / "demo", recipe.demo), (work / "data", recipe.data)):
         if not (folder / "dataset.json").is_file():
             _python("common.phantoms", recipe.phantom, dst=folder, num_workers=num_workers, **sizes)

@@ -32,8 +32,11 @@ class PatchPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple:
-        """Return patches as input and as target."""
-        patches = self.patches(batchdata, device, non_blocking)
+        """Return what the trainer takes for a batch: input and target, and what else ``prepare`` adds."""
+        return self.prepare(self.patches(batchdata, device, non_blocking))
+
+    def prepare(self, patches: Tensor) -> tuple:
+        """Return the patches as input and as target."""
         return patches, patches
 
     def patches(self, batchdata: Mapping[str, Tensor], device: Any, non_blocking: bool) -> Tensor:
@@ -92,24 +95,17 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
         super().__init__(patch_size, organ_network, jitter)
         self.num_train_timesteps, self.fixed = num_train_timesteps, fixed
 
-    def __call__(
-        self,
-        batchdata: Mapping[str, Tensor],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple:
+    def prepare(self, patches: Tensor) -> tuple:
         """Return patches, the loss' target (image, noise, timesteps), and what the inferer wants."""
-        image = self.patches(batchdata, device, non_blocking)
         # Drawn on the CPU, so that a run on a GPU sees the same noise.
         generator = torch.Generator().manual_seed(0) if self.fixed else None
-        noise = torch.randn(image.shape, generator=generator).to(image)
+        noise = torch.randn(patches.shape, generator=generator).to(patches)
         if self.fixed:
-            timesteps = ((torch.arange(len(image)) + 0.5) * self.num_train_timesteps / len(image)).long()
+            timesteps = ((torch.arange(len(patches)) + 0.5) * self.num_train_timesteps / len(patches)).long()
         else:
-            timesteps = torch.randint(0, self.num_train_timesteps, (len(image),))
-        drawn = {"noise": noise, "timesteps": timesteps.to(image.device)}
-        return image, {"image": image, **drawn}, (), drawn
+            timesteps = torch.randint(0, self.num_train_timesteps, (len(patches),))
+        drawn = {"noise": noise, "timesteps": timesteps.to(patches.device)}
+        return patches, {"image": patches, **drawn}, (), drawn
 
 
 class CoarseNoisePrepareBatch(PatchPrepareBatch):
@@ -127,15 +123,8 @@ class CoarseNoisePrepareBatch(PatchPrepareBatch):
         super().__init__(**options)
         self.noise_size, self.noise_std = noise_size, noise_std
 
-    def __call__(
-        self,
-        batchdata: Mapping[str, Tensor],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple:
+    def prepare(self, patches: Tensor) -> tuple:
         """Return noisy patches and clean ones."""
-        patches = self.patches(batchdata, device, non_blocking)
         coarse = torch.randn(*patches.shape[:2], *self.noise_size).to(patches)
         noise = F.interpolate(coarse, size=patches.shape[2:], mode="bilinear", align_corners=False)
         return patches + self.noise_std * noise, patches

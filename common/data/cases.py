@@ -12,6 +12,7 @@ from monai.data import load_decathlon_datalist, partition_dataset
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
+from ..transforms.channels import nifti_stem
 from .checks import BadFileError, check_ct, check_same_grid, read_nifti
 from .dicom import read_series
 
@@ -150,7 +151,8 @@ def _found(source: Path, split: str) -> list[dict[str, Any]]:
         return _items_of_dataset(source / "dataset.json", split)
     if source.is_file():
         return [_with_masks(source)]
-    images = [path for path in sorted(source.iterdir()) if _is_nifti(path) and not _stem(path).endswith(MASK_SUFFIXES)]
+    volumes = (path for path in sorted(source.iterdir()) if _is_nifti(path))
+    images = [path for path in volumes if not nifti_stem(path).endswith(MASK_SUFFIXES)]
     if images:
         return [_with_masks(path) for path in images]
     folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
@@ -185,7 +187,7 @@ def _with_masks(image: Path) -> dict[str, Any]:
     for key, suffixes in (("organ", ("_liver", "_organ")), ("label", ("_label",))):
         for suffix in suffixes:
             for extension in (".nii.gz", ".nii"):
-                beside = image.with_name(f"{_stem(image)}{suffix}{extension}")
+                beside = image.with_name(f"{nifti_stem(image)}{suffix}{extension}")
                 if key not in item and beside.is_file():
                     item[key] = str(beside)
     return item
@@ -193,7 +195,7 @@ def _with_masks(image: Path) -> dict[str, Any]:
 
 def _named(item: dict[str, Any]) -> dict[str, Any]:
     first = item["image"][0] if isinstance(item["image"], list) else item["image"]
-    case = str(item.get("case") or _stem(Path(first)))
+    case = str(item.get("case") or nifti_stem(Path(first)))
     return {**item, "case": case, "patient": str(item.get("patient", case))}
 
 
@@ -210,10 +212,6 @@ def _refuse_twins(items: Iterable[dict[str, Any]]) -> None:
 
 def _is_nifti(path: Path) -> bool:
     return path.is_file() and path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _holds_dicom(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ..transforms.channels import nifti_stem
 from .cases import MASK_SUFFIXES
 from .checks import BadFileError, check_ct, check_same_grid, read_nifti
 from .dicom import patient_of, read_series, series_in
@@ -266,7 +267,7 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(paths):
         if path.is_file() and path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."):
-            name = path.name.removesuffix(".gz").removesuffix(".nii")
+            name = nifti_stem(path)
             if name in files:
                 raise ValueError(f"expected one file called {name}, got {files[name]} and {path}.")
             files[name] = path

@@ -3,7 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from scipy.ndimage import binary_fill_holes, label
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..samplers.ancestral import Bounds
 from ..samplers.noise import NoisePredictor
 from ..samplers.repaint import jump_schedule, repaint
 from ..schedulers import NoiseSchedule
@@ -155,6 +156,20 @@ class MedianAnomalyInferer(AnomalyInferer):
         return torch.where(holes, _per_slice(_median_everywhere, image, organ), image)
 
 
+class Patches(NamedTuple):
+    """What a network is to heal, shape (B, 1, *patch_size) each.
+
+    Attributes:
+        image: in [-1, 1].
+        hole: what will be taken from the answer, bool.
+        median: of the organ in the slice of each patch, scaled as the image.
+    """
+
+    image: Tensor
+    hole: Tensor
+    median: Tensor
+
+
 class PatchAnomalyInferer(AnomalyInferer):
     """A network heals patches around the organ, in batches.
 
@@ -181,13 +196,15 @@ class PatchAnomalyInferer(AnomalyInferer):
         with tqdm(total=self.num_steps(len(jobs)), disable=not self.progress, leave=False) as bar:
             for start in range(0, len(jobs), self.slice_batch_size):
                 batch = jobs[start : start + self.slice_batch_size]
-                patches, patch_holes, medians = (
-                    torch.stack([crop(x[index], corner, self.patch_size, beyond) for index, corner in batch])
-                    for x, beyond in ((scaled, -1.0), (holes, 0), (median, 0.0))
+                patches = Patches(
+                    *(
+                        torch.stack([crop(x[index], corner, self.patch_size, beyond) for index, corner in batch])
+                        for x, beyond in ((scaled, -1.0), (holes, 0), (median, 0.0))
+                    )
                 )
                 for sample in range(self.num_samples):
                     generators = [self.generator(image.device, sample, index, *corner) for index, corner in batch]
-                    healed = self.heal(patches, patch_holes, medians, network, generators, bar)
+                    healed = self.heal(patches, network, generators, bar)
                     for (index, corner), patch in zip(batch, healed, strict=True):
                         add_patch(total[index], patch, corner)
                         add_patch(count[index], torch.ones_like(patch), corner)
@@ -212,24 +229,17 @@ class PatchAnomalyInferer(AnomalyInferer):
         return -(-num_patches // self.slice_batch_size) * self.num_samples
 
     @abstractmethod
-    def heal(
-        self,
-        patches: Tensor,
-        holes: Tensor,
-        medians: Tensor,
-        network: nn.Module,
-        generators: list[torch.Generator],
-        bar: tqdm,
-    ) -> Tensor:
+    def heal(self, patches: Patches, network: nn.Module, generators: list[torch.Generator], bar: tqdm) -> Tensor:
         """Return healthy versions of patches.
 
         Args:
-            patches: in [-1, 1], shape (B, 1, *patch_size).
-            holes: what will be taken from the answer, bool.
-            medians: of the organ in the slice of each patch, at each pixel.
+            patches: a batch of B.
             network: the container.
             generators: one for each patch.
             bar: to be updated after each step.
+
+        Returns:
+            In [-1, 1], shape (B, 1, *patch_size); what is outside the holes is not used.
         """
 
 
@@ -263,15 +273,7 @@ class RepaintAnomalyInferer(PatchAnomalyInferer):
         self.schedule, self.jump_length, self.num_resamples = schedule, jump_length, num_resamples
         self.fill_range, self.part, self.compile = fill_range, part, compile
 
-    def heal(
-        self,
-        patches: Tensor,
-        holes: Tensor,
-        medians: Tensor,
-        network: nn.Module,
-        generators: list[torch.Generator],
-        bar: tqdm,
-    ) -> Tensor:
+    def heal(self, patches: Patches, network: nn.Module, generators: list[torch.Generator], bar: tqdm) -> Tensor:
         """Return the patches with their holes inpainted."""
 
         def ticking(transitions: Iterable[Any]) -> Iterator[Any]:
@@ -281,14 +283,12 @@ class RepaintAnomalyInferer(PatchAnomalyInferer):
 
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
         jumps = (self.jump_length, self.num_resamples)
-        bounds = torch.full_like(patches, -1.0), torch.full_like(patches, 1.0)
+        bounds: Bounds = (-1.0, 1.0)
         if self.fill_range is not None:
-            below, above = (2 * hu / (self.window[1] - self.window[0]) for hu in self.fill_range)
-            bounds = (
-                torch.where(holes, (medians + below).clamp(-1, 1), bounds[0]),
-                torch.where(holes, (medians + above).clamp(-1, 1), bounds[1]),
-            )
-        return repaint(model, patches, holes, self.schedule, *jumps, generators, bounds, ticking)
+            scaled = [2 * hu / (self.window[1] - self.window[0]) for hu in self.fill_range]
+            limits = [(patches.median + hu).clamp(-1, 1) for hu in scaled]
+            bounds = (limits[0].where(patches.hole, -1.0), limits[1].where(patches.hole, 1.0))
+        return repaint(model, patches.image, patches.hole, self.schedule, *jumps, generators, bounds, ticking)
 
     def num_steps(self, num_patches: int) -> int:
         """Return the transitions of all batches."""
@@ -308,18 +308,10 @@ class ReconstructionAnomalyInferer(PatchAnomalyInferer):
         super().__init__(**options)
         self.part = part
 
-    def heal(
-        self,
-        patches: Tensor,
-        holes: Tensor,
-        medians: Tensor,
-        network: nn.Module,
-        generators: list[torch.Generator],
-        bar: tqdm,
-    ) -> Tensor:
+    def heal(self, patches: Patches, network: nn.Module, generators: list[torch.Generator], bar: tqdm) -> Tensor:
         """Return the reconstructions."""
-        with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp):
-            output = network.get_submodule(self.part)(patches)
+        with torch.autocast(patches.image.device.type, torch.bfloat16, enabled=self.amp):
+            output = network.get_submodule(self.part)(patches.image)
         bar.update()
         reconstruction = output[0] if isinstance(output, tuple) else output  # a variational one also returns its code
         return reconstruction.float()

@@ -56,6 +56,10 @@ class NameCased(Transform):
             if "case" in named:
                 image.meta["filename_or_obj"] = f"{named['case']}.nii.gz"
             else:
-                file = Path(str(image.meta.get("filename_or_obj", "case"))).name
-                named["case"] = named["patient"] = file.removesuffix(".gz").removesuffix(".nii")
+                named["case"] = named["patient"] = nifti_stem(image.meta.get("filename_or_obj", "case"))
         return named
+
+
+def nifti_stem(path: str | Path) -> str:
+    """Return a file's name without ``.nii`` or ``.nii.gz``."""
+    return Path(path).name.removesuffix(".gz").removesuffix(".nii")
