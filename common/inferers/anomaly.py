@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.inferers import Inferer
-from monai.utils import convert_to_tensor
+from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, label
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class AnomalyInferer(Inferer):
         window: HU at -1 and 1 for the networks.
         pixel_mm: size of the network's pixels, mm.
         hole: ``adaptive_mask`` with its options: (image in HU, organ) -> what is to be healed.
-        median_radius: of the final filter, pixels of ``pixel_mm``; on a finer image it is as wide in mm.
+        median_radius: of the final filter (see ``smooth``), pixels of ``pixel_mm``; on a finer image as wide in mm.
         threshold: of the mask in HU, used with a warning where the weights bring none.
         slice_batch_size: slices or patches in a batch.
         amp: bfloat16 autocast for the networks.
@@ -64,7 +64,7 @@ class AnomalyInferer(Inferer):
         window: Sequence[float],
         pixel_mm: float,
         hole: Callable[..., NDArray[np.bool_]],
-        median_radius: int = 2,
+        median_radius: int | Sequence[int] = 2,
         threshold: float = 20.0,
         slice_batch_size: int = 16,
         amp: bool = False,
@@ -115,7 +115,8 @@ class AnomalyInferer(Inferer):
         hole = (resample_slices(holes.float(), size, "nearest") > 0) & organ
         healthy = torch.where(hole, resample_slices(filled, size), image)
 
-        radius = max(round(self.median_radius * self.pixel_mm / min(pixel_mm)), min(self.median_radius, 1))
+        finer = self.pixel_mm / min(pixel_mm)
+        radius = [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
         anomaly = _per_slice(anomaly_map, image, healthy, organ, radius=radius)
         mask = (anomaly >= self.mask_threshold(network)) & organ
         return from_slices(torch.cat([anomaly, healthy, mask.float(), organ.float()], dim=1), volume.ndim - 1)

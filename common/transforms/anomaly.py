@@ -1,5 +1,6 @@
 """From an image and its healthy version to an anomaly map."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from .adaptive_mask import smooth
 
 
 def anomaly_map(
-    image: NDArray[Any], healthy: NDArray[Any], organ: NDArray[np.bool_], radius: int = 0
+    image: NDArray[Any], healthy: NDArray[Any], organ: NDArray[np.bool_], radius: int | Sequence[int] = 0
 ) -> NDArray[np.float32]:
     """Return how much darker than its healthy version the image is, in HU.
 
@@ -23,12 +24,13 @@ def anomaly_map(
         image: HU, shape (X, Y) or (X, Y, Z), slices along the last axis.
         healthy: the image with its hole inpainted, HU.
         organ: true in the organ.
-        radius: of the median filter, pixels; the paper does not give it.
+        radius: of the median filter, see ``smooth``; the paper does not give it.
     """
     scores = np.zeros(image.shape, dtype=np.float32)
     boxes = find_objects(organ.astype(np.uint8))
     if boxes:
-        around = tuple(slice(max(s.start - radius, 0), s.stop + radius) for s in boxes[0][:2]) + boxes[0][2:]
+        rim = int(np.sum(radius))
+        around = tuple(slice(max(s.start - rim, 0), s.stop + rim) for s in boxes[0][:2]) + boxes[0][2:]
         difference = np.asarray(healthy[around] - image[around], dtype=np.float32)
         scores[around] = smooth(difference, radius)
     return np.where(organ, scores, np.float32(0))

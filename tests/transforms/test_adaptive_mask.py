@@ -100,6 +100,11 @@ def test_smoothing_keeps_slices_apart(liver):
     assert np.array_equal(smooth(image, 1)[..., 0], smooth(image[..., 0], 1))
 
 
+def test_several_radii_are_applied_one_after_the_other(liver):
+    image, _ = liver
+    np.testing.assert_array_equal(smooth(image, [0, 1, 2]), smooth(smooth(image, 1), 2))
+
+
 def test_the_transform_is_the_function(liver):
     image, organ = liver
     item = {"image": MetaTensor(image[None]), "organ": MetaTensor(organ[None].astype(np.float32))}
