@@ -10,7 +10,9 @@ from pathlib import Path
 import fire
 import numpy as np
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+from . import ROOT
+
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def record(src: str) -> None:
@@ -46,15 +48,20 @@ def record(src: str) -> None:
 
     tables, steps = np.load(guided / "schedule.npz"), np.load(guided / "c_psample.npz")
     np.savez_compressed(GOLDEN / "schedules.npz", **{name: tables[name][::37] for name in tables.files})
-    left_out = ("ddim50", "full_i10_", "full_i500_")
-    kept = [n for n in steps.files if not n.endswith("_guided") and not n.startswith(left_out)]
+    kept = [n for n in steps.files if not n.startswith(("ddim50", "full_i10_", "full_i500_"))]
     np.savez_compressed(GOLDEN / "ancestral.npz", **{name: steps[name] for name in kept})
     loss = np.load(guided / "d_loss.npz")
     kept = [n for n in loss.files if not n.startswith("seg")]
     np.savez_compressed(GOLDEN / "hybrid_vlb.npz", **{name: loss[name] for name in kept})
     weights = np.load(guided / "weights.npz")
-    kept = [n for n in weights.files if not n.startswith("cls")]
-    np.savez_compressed(GOLDEN / "tiny_unet.npz", **{name: weights[name] for name in kept})
+    np.savez_compressed(GOLDEN / "tiny_unet.npz", **{name: weights[name] for name in weights.files})
+    single, loops = np.load(guided / "steps.npz"), np.load(guided / "ab_anomaly.npz")
+    kept = [n for n in loops.files if n.startswith("L20_") and not n.endswith("_all")]
+    recorded = {name: single[name] for name in single.files} | {name: loops[name] for name in kept}
+    np.savez_compressed(GOLDEN / "ddim.npz", **recorded)
+    networks = np.load(guided / "network.npz")
+    np.savez_compressed(GOLDEN / "guided_networks.npz", **{name: networks[name] for name in networks.files})
+    _write("guided_network_keys.json", _read(guided / "network_keys.json"))
 
 
 def _read(path: Path) -> dict:

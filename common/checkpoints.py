@@ -6,6 +6,7 @@ puts a network trained with monai-generative into the weights of a bundle, see `
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,21 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 GENERATIVE_NAMES = {".attn.to_": ".to_", ".out_proj.": ".to_out.0.", ".postconv.": ".conv."}
 """How monai-generative calls what MONAI has renamed since."""
+
+
+GUIDED_DIFFUSION_NAMES = {
+    "norm1": "in_layers.0",
+    r"conv1(\.conv)?": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    r"conv2(\.conv)?": "out_layers.3",
+    r"skip_connection(\.conv)?": "skip_connection",
+    r"attn\.out_proj": "proj_out",
+    "to_qkv": "qkv_proj",
+    "to_out": "c_proj",
+    "position": "positional_embedding",
+}
+"""Patterns of our names within a block, and how guided-diffusion calls them."""
 
 
 def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
@@ -135,6 +151,88 @@ def from_monai_generative(weights: Mapping[str, Tensor], network: nn.Module) -> 
             f"got {len(unknown)} unknown ones ({min(unknown)}, ...)."
         )
     return state
+
+
+def from_guided_diffusion(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return weights trained with guided-diffusion, or a program made from it, as a state dict of ours.
+
+    Args:
+        weights: raw state dict of a ``UNetModel`` without scale-shift normalisation, or of an ``EncoderUNetModel`` with
+            it and with attention pooling; both with attention in the older order of its projections, their default.
+        network: MONAI's ``DiffusionModelUNet`` (``norm_eps`` 1e-5) or our ``EncoderUNet``, built with the same sizes;
+            it is left as it is.
+
+    Raises:
+        ValueError: if the weights are of another network, or of another size.
+    """
+    state, used = network.state_dict(), set()
+
+    def take(theirs: str, shape: torch.Size) -> Tensor:
+        used.add(theirs)
+        came = weights[theirs] if theirs in weights else torch.empty(0)
+        if came.numel() != shape.numel() or (came.ndim > 1 and came.shape[: len(shape)] != shape[: came.ndim]):
+            raise ValueError(
+                f"expected weights of guided-diffusion with {theirs} of shape {tuple(shape)}, "
+                f"got {tuple(came.shape) if theirs in weights else 'nothing'}."
+            )
+        return came.reshape(shape)
+
+    modules = _modules_of_guided_diffusion(network)
+    for name, value in state.items():
+        ours = max((prefix for prefix in modules if name.startswith(f"{prefix}.")), key=len)
+        rest = name.removeprefix(f"{ours}.")
+        projection = re.fullmatch(r"attn\.to_([qkv])\.(weight|bias)", rest)
+        if projection:
+            # Heads outside, q, k and v inside.
+            attention: Any = network.get_submodule(ours)
+            joint = take(f"{modules[ours]}.qkv.{projection[2]}", torch.Size([3 * len(value), *value.shape[1:]]))
+            which = "qkv".index(projection[1])
+            state[name] = joint.unflatten(0, (attention.attn.num_heads, 3, -1))[:, which].flatten(0, 1)
+            continue
+        for name_here, name_there in GUIDED_DIFFUSION_NAMES.items():
+            rest = re.sub(rf"^{name_here}(?=\.|$)", name_there, rest)
+        state[name] = take(".".join(filter(None, [modules[ours], rest])), value.shape)
+    unknown = [name for name in weights if name not in used]
+    if unknown:
+        raise ValueError(
+            f"expected weights of guided-diffusion for a {type(network).__name__} of this size, "
+            f"got {len(unknown)} unknown ones ({unknown[0]}, ...)."
+        )
+    return state
+
+
+def _modules_of_guided_diffusion(network: Any) -> dict[str, str]:
+    """Return by the name of each module of ours what guided-diffusion calls it."""
+    names = {"time_embed": "time_embed", "conv_in": "input_blocks.0.0", "conv_in.conv": "input_blocks.0.0"}
+    if hasattr(network, "blocks"):
+        last = len(network.blocks) - 2
+        for i in range(len(network.blocks)):
+            theirs, place = (f"input_blocks.{i + 1}", 0) if i < last else ("middle_block", 2 * (i - last))
+            names |= {f"blocks.{i}": f"{theirs}.{place}", f"attentions.{i}": f"{theirs}.{place + 1}"}
+        return names | {"norm": "out.0", "pool": "out.2"}
+
+    names |= {"class_embedding": "label_emb", "out": "out", "out.2.conv": "out.2"}
+    for i, ours in enumerate(("resnet_1", "attention", "resnet_2")):
+        names[f"middle_block.{ours}"] = f"middle_block.{i}"
+    count = 1
+    for i, level in enumerate(network.down_blocks):
+        for j in range(len(level.resnets)):
+            names |= {f"down_blocks.{i}.resnets.{j}": f"input_blocks.{count}.0"}
+            names |= {f"down_blocks.{i}.attentions.{j}": f"input_blocks.{count}.1"}
+            count += 1
+        if level.downsampler is not None:
+            names[f"down_blocks.{i}.downsampler.op.conv"] = f"input_blocks.{count}.0.op"
+            count += 1
+    count = 0
+    for i, level in enumerate(network.up_blocks):
+        for j in range(len(level.resnets)):
+            names |= {f"up_blocks.{i}.resnets.{j}": f"output_blocks.{count}.0"}
+            names |= {f"up_blocks.{i}.attentions.{j}": f"output_blocks.{count}.1"}
+            count += 1
+        if level.upsampler is not None:
+            place = 2 if hasattr(level, "attentions") else 1
+            names[f"up_blocks.{i}.upsampler.postconv.conv"] = f"output_blocks.{count - 1}.{place}.conv"
+    return names
 
 
 def convert(old: str, new: str, config_file: str, part: str = "diffusion", **overrides: Any) -> None:

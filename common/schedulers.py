@@ -32,7 +32,8 @@ class NoiseSchedule:
         kind: ``linear`` (1e-4 to 0.02 at T = 1000, scaled by 1000 / T for others as in guided-diffusion) or ``cosine``.
         num_inference_steps: steps to keep, N; all by default.
         spacing: ``fractional`` spreads N steps evenly from the first to the last timestep and rounds, ``strided`` takes
-            every k-th from the first, for the one k that gives N steps.
+            every k-th from the first, for the one k that gives N steps, ``trailing`` ends N equal stretches: with 100
+            of 1000 at timesteps 9, 19, ... 999.
         max_beta: upper bound of cosine betas: 0.999 in the paper, 0.9999 in DiffTumor.
 
     Raises:
@@ -131,4 +132,8 @@ def _kept_timesteps(num_train_timesteps: int, num_inference_steps: int, spacing:
             if len(range(0, num_train_timesteps, stride)) == num_inference_steps:
                 return torch.arange(0, num_train_timesteps, stride)
         raise ValueError(f"no whole stride takes {num_inference_steps} of {num_train_timesteps} timesteps.")
-    raise ValueError(f"spacing must be 'fractional' or 'strided', got {spacing!r}.")
+    if spacing == "trailing":
+        return torch.tensor(
+            [round((i + 1) * num_train_timesteps / num_inference_steps) - 1 for i in range(num_inference_steps)]
+        )
+    raise ValueError(f"spacing must be 'fractional', 'strided' or 'trailing', got {spacing!r}.")

@@ -19,17 +19,29 @@ class TinyUNet:
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         recorded = np.load(GOLDEN / "tiny_unet.npz")
         self.w = {name[5:]: torch.tensor(recorded[name], dtype=dtype) for name in recorded.files if name[:4] == "unet"}
+        self.classifier = {n[4:]: torch.tensor(recorded[n], dtype=dtype) for n in recorded.files if n[:3] == "cls"}
         self.image = torch.tensor(recorded["x0"], dtype=dtype)
         self.noise = torch.tensor(recorded["noise"], dtype=dtype)
 
     def __call__(self, x_t, timesteps, classes=None):
-        frequencies = torch.exp(-np.log(1e4) * torch.arange(4, dtype=x_t.dtype) / 4)
-        angles = timesteps[:, None].to(x_t) * frequencies
-        embedding = torch.cat([angles.cos(), angles.sin()], 1) @ self.w["U"].T
+        embedding = self._embed(timesteps, x_t) @ self.w["U"].T
         if classes is not None:
             embedding = embedding + self.w["E"][classes]
         hidden = torch.conv2d(x_t, self.w["W1"], self.w["b1"], padding=1) + embedding[:, :, None, None]
         return torch.conv2d(hidden.tanh(), self.w["W2"], self.w["b2"], padding=1)
+
+    def classify(self, x_t, timesteps):
+        """Return the logits of the classifier that guidance was recorded with."""
+        w = self.classifier
+        shift = self._embed(timesteps, x_t) @ w["U"].T
+        hidden = (torch.conv2d(x_t, w["W1"], w["b1"], padding=1) + shift[:, :, None, None]).tanh()
+        return hidden.mean((2, 3)) @ w["V"].T
+
+    @staticmethod
+    def _embed(timesteps, x_t):
+        frequencies = torch.exp(-np.log(1e4) * torch.arange(4, dtype=x_t.dtype) / 4)
+        angles = timesteps[:, None].to(x_t) * frequencies
+        return torch.cat([angles.cos(), angles.sin()], 1)
 
 
 class GaussianModel:
@@ -50,3 +62,8 @@ class GaussianModel:
 @pytest.fixture
 def tiny_unet():
     return TinyUNet()
+
+
+@pytest.fixture
+def tiny_classifier(tiny_unet):
+    return tiny_unet.classify

@@ -106,3 +106,10 @@ def test_table_entries_broadcast_over_2d_and_3d():
 def test_an_impossible_schedule_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         NoiseSchedule(1000, **arguments)
+
+
+@pytest.mark.parametrize(("steps", "first"), [(100, [9, 19, 29]), (1000, [0, 1, 2]), (3, [332, 666, 999])])
+def test_trailing_spacing_ends_at_the_last_timestep(steps, first):
+    timesteps = NoiseSchedule(1000, num_inference_steps=steps, spacing="trailing").timesteps
+    assert timesteps[:3].tolist() == first
+    assert timesteps[-1] == 999

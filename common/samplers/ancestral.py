@@ -1,12 +1,13 @@
 """DDPM sampling, with fixed or learned variance."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..schedulers import NoiseSchedule, at
+from .guidance import Guide, total_guidance
 from .noise import Bounds, Generators, NoisePredictor, randn_like
 
 
@@ -42,9 +43,16 @@ def ancestral_step(
     schedule: NoiseSchedule,
     generator: Generators = None,
     bounds: Bounds = (-1.0, 1.0),
+    guides: Sequence[Guide] = (),
 ) -> Tensor:
-    """Draw x_{t-1} ~ p(x_{t-1} | x_t); the last one, at step 0, is the mean."""
+    """Draw x_{t-1} ~ p(x_{t-1} | x_t); the last one, at step 0, is the mean.
+
+    Guides shift the mean by the variance times their gradients (Dhariwal and Nichol 2021, Algorithm 1).
+    """
     mean, log_variance = mean_and_log_variance(model, x_t, step, schedule, bounds)
+    if guides:
+        timesteps = schedule.timesteps[step].expand(len(x_t))
+        mean = mean + log_variance.exp() * total_guidance(guides, x_t, timesteps)
     if step == 0:
         return mean
     return mean + (0.5 * log_variance).exp() * randn_like(x_t, generator)
@@ -57,6 +65,8 @@ def sample(
     schedule: NoiseSchedule,
     generator: Generators = None,
     bounds: Bounds = (-1.0, 1.0),
+    guides: Sequence[Guide] = (),
+    num_steps: int | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Tensor:
     """Draw images from the model.
@@ -65,10 +75,12 @@ def sample(
 
     Args:
         model: noise predictor.
-        noise: x_T, standard normal, shape (B, C, *spatial).
-        schedule: all N steps are made.
+        noise: x_T, standard normal, shape (B, C, *spatial); with ``num_steps`` a noisy image.
+        schedule: all N steps are made, or the last ones.
         generator: see ``randn_like``.
         bounds: the clean image's estimate is clamped to them at each step.
+        guides: see ``ancestral_step``.
+        num_steps: how many of the schedule's steps are made; all by default.
         progress: wraps the loop, for instance ``tqdm``.
 
     Returns:
@@ -76,6 +88,6 @@ def sample(
     """
     schedule = schedule.like(noise)
     x_t = noise
-    for step in progress(range(len(schedule) - 1, -1, -1)):
-        x_t = ancestral_step(model, x_t, step, schedule, generator, bounds)
+    for step in progress(range((num_steps or len(schedule)) - 1, -1, -1)):
+        x_t = ancestral_step(model, x_t, step, schedule, generator, bounds, guides)
     return x_t

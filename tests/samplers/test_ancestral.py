@@ -6,6 +6,7 @@ import torch
 from conftest import GOLDEN, GaussianModel
 
 from common.samplers.ancestral import ancestral_step, mean_and_log_variance, sample
+from common.samplers.guidance import classifier_guide
 from common.schedulers import NoiseSchedule
 
 RECORDED = np.load(GOLDEN / "ancestral.npz")
@@ -24,6 +25,18 @@ def test_learned_variance_equals_guided_diffusion(tiny_unet, name, steps, step):
     mean, log_variance = mean_and_log_variance(healthy(tiny_unet), x_t, step, schedule)
     np.testing.assert_allclose(mean, RECORDED[f"{name}_i{step}_mean"], rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(log_variance, RECORDED[f"{name}_i{step}_logvar"], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "steps", "step"), CASES)
+def test_a_guided_draw_equals_guided_diffusion(tiny_unet, tiny_classifier, monkeypatch, name, steps, step):
+    monkeypatch.setattr("common.samplers.ancestral.randn_like", lambda *_: tiny_unet.noise[:1])
+    schedule, x_t = NoiseSchedule(1000, num_inference_steps=steps), torch.tensor(RECORDED[f"{name}_i{step}_xt"])
+    guide = classifier_guide(tiny_classifier, 0, 100)
+    drawn = ancestral_step(healthy(tiny_unet), x_t, step, schedule)
+    np.testing.assert_allclose(drawn, RECORDED[f"{name}_i{step}_sample"], rtol=1e-9, atol=1e-10)
+    # guided-diffusion casts mean and gradient to float32 there.
+    drawn = ancestral_step(healthy(tiny_unet), x_t, step, schedule, guides=[guide])
+    np.testing.assert_allclose(drawn, RECORDED[f"{name}_i{step}_sample_guided"], rtol=1e-6, atol=1e-6)
 
 
 def test_a_loop_of_50_steps_equals_guided_diffusion(tiny_unet, monkeypatch):

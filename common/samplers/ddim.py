@@ -1,0 +1,212 @@
+"""From an image to noise and back along the DDIM trajectory, with guidance on the way back."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..schedulers import NoiseSchedule
+from .guidance import Guide, total_guidance
+from .noise import Generators, NoisePredictor, randn_like
+
+INDEX_MODES = ("paper", "paired", "authors")
+CLIP_MODES = ("none", "authors")
+
+
+def encoding_levels(num_steps: int, index_mode: str = "paper") -> range:
+    """Return the noise levels on the way to noise; those of fewer steps are their beginning.
+
+    Level 0 is the clean image, level k + 1 has the alpha_bar of step k of the schedule, whose timestep the network is
+    told there; at level 0, for which it has none, it is told 0. ``paper`` starts at level 0. ``paired`` takes the
+    image for one of level 1, so that level and step always agree. ``authors`` is what the released program does: the
+    image, with the noise of level 1 added, is taken for one of level 2.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Algorithm 1.
+
+    Raises:
+        ValueError: for another mode.
+    """
+    _expect("index_mode", index_mode, INDEX_MODES)
+    return {
+        "paper": range(num_steps + 1),
+        "paired": range(1, num_steps + 2),
+        "authors": range(2, num_steps + 2),
+    }[index_mode]
+
+
+def decoding_levels(num_steps: int, index_mode: str = "paper") -> range:
+    """Return the noise levels on the way back; ``authors`` takes the latent for one two levels below its own.
+
+    Raises:
+        ValueError: for another mode.
+    """
+    _expect("index_mode", index_mode, INDEX_MODES)
+    return {
+        "paper": range(num_steps, -1, -1),
+        "paired": range(num_steps + 1, 0, -1),
+        "authors": range(num_steps - 1, -1, -1),
+    }[index_mode]
+
+
+def steps_below(noise_level: int, schedule: NoiseSchedule, index_mode: str = "paper") -> int:
+    """Return how many steps of a schedule lie below a training timestep.
+
+    Raises:
+        ValueError: if the timestep lies outside the schedule, or a mode needs a level above the last.
+    """
+    highest = schedule.num_train_timesteps
+    if not 1 <= noise_level <= highest:
+        raise ValueError(f"noise_level must lie in [1, {highest}], the timesteps of training, got {noise_level}.")
+    num_steps = int((schedule.timesteps < noise_level).sum())
+    if encoding_levels(num_steps, index_mode).stop > len(schedule) + 1:
+        raise ValueError(f"noise_level {noise_level} needs all levels, which only index_mode 'paper' leaves; use that.")
+    return num_steps
+
+
+@torch.no_grad()
+def ddim_encode(
+    model: NoisePredictor,
+    image: Tensor,
+    schedule: NoiseSchedule,
+    noise_levels: Sequence[int],
+    index_mode: str = "paper",
+    clip_mode: str = "none",
+    heun: bool = False,
+    generator: Generators = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> list[Tensor]:
+    """Carry images towards noise; one pass gives the latents of all noise levels.
+
+    Nothing is drawn at random but the noise that ``authors`` starts with: the same image gives the same latent, and
+    ``ddim_decode`` leads back to it up to the discretisation error.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Eq. 6.
+
+    Args:
+        model: noise predictor; what it says of the variance is left out.
+        image: in the range that the model was trained on, shape (B, C, *spatial).
+        schedule: all of the training timesteps, or some with ``trailing`` spacing, which ends at ``noise_levels``.
+        noise_levels: training timesteps of the latents, L in the paper.
+        index_mode: see ``encoding_levels``.
+        clip_mode: see ``ddim_step``.
+        heun: correct each step with the noise predicted at its end: twice the calls, an error of second order.
+        generator: of the noise of ``authors``, see ``randn_like``.
+        progress: wraps the loop over all transitions, for instance ``tqdm``.
+
+    Returns:
+        A latent for each noise level, of the shape, dtype and device of ``image``.
+
+    Raises:
+        ValueError: if a noise level lies outside the schedule, or a mode is unknown.
+    """
+    last_levels = [encoding_levels(steps_below(n, schedule, index_mode), index_mode)[-1] for n in noise_levels]
+    levels = range(encoding_levels(1, index_mode)[0], max(last_levels) + 1)
+    schedule = schedule.like(image)
+    x_t = image
+    if index_mode == "authors":
+        alpha_bar = schedule.alphas_cumprod[0]
+        x_t = alpha_bar.sqrt() * image + (1 - alpha_bar).sqrt() * randn_like(image, generator)
+    latents = {levels[0]: x_t}
+    for level, next_level in progress(list(pairwise(levels))):
+        epsilon = predict_noise(model, x_t, level, schedule, clip_mode=clip_mode)
+        x_next = ddim_step(x_t, epsilon, level, next_level, schedule)
+        if heun:
+            at_the_end = predict_noise(model, x_next, next_level, schedule, clip_mode=clip_mode)
+            x_next = ddim_step(x_t, (epsilon + at_the_end) / 2, level, next_level, schedule)
+        x_t = latents[next_level] = x_next
+    return [latents[level] for level in last_levels]
+
+
+@torch.no_grad()
+def ddim_decode(
+    model: NoisePredictor,
+    latent: Tensor,
+    schedule: NoiseSchedule,
+    noise_level: int,
+    guides: Sequence[Guide] = (),
+    index_mode: str = "paper",
+    clip_mode: str = "none",
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Tensor:
+    """Carry latents back to images, towards what the guides want.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Algorithm 1.
+
+    Args:
+        model: noise predictor.
+        latent: from ``ddim_encode`` with the same schedule and modes, shape (B, C, *spatial).
+        schedule: see ``ddim_encode``.
+        noise_level: of the latent.
+        guides: their gradients are added up; none leads back to the image that was encoded.
+        index_mode: see ``decoding_levels``.
+        clip_mode: see ``predict_noise``.
+        progress: see ``ddim_encode``.
+
+    Returns:
+        Images, of the shape, dtype and device of ``latent``.
+
+    Raises:
+        ValueError: if the noise level lies outside the schedule, or a mode is unknown.
+    """
+    levels = decoding_levels(steps_below(noise_level, schedule, index_mode), index_mode)
+    schedule = schedule.like(latent)
+    x_t = latent
+    for level, next_level in progress(list(pairwise(levels))):
+        epsilon = predict_noise(model, x_t, level, schedule, guides, clip_mode)
+        x_t = ddim_step(x_t, epsilon, level, next_level, schedule)
+    return x_t
+
+
+def predict_noise(
+    model: NoisePredictor,
+    x_t: Tensor,
+    level: int,
+    schedule: NoiseSchedule,
+    guides: Sequence[Guide] = (),
+    clip_mode: str = "none",
+) -> Tensor:
+    """Return the noise in images of a level, shifted by the guides.
+
+    Sources: Dhariwal and Nichol 2021, Algorithm 2; Wolleb et al. 2022, Eq. 7.
+
+    Args:
+        model: noise predictor.
+        x_t: shape (B, C, *spatial).
+        level: see ``encoding_levels``.
+        schedule: with tables on the device of ``x_t``.
+        guides: see ``ddim_decode``.
+        clip_mode: ``authors`` clamps the clean image that the noise implies to [-1, 1] before the guides shift it, as
+            the released program does, on the way to noise too, which then no longer leads back.
+
+    Raises:
+        ValueError: for another mode.
+    """
+    _expect("clip_mode", clip_mode, CLIP_MODES)
+    timestep = schedule.timesteps[level - 1] if level > 0 else torch.zeros_like(schedule.timesteps[0])
+    timesteps = timestep.expand(len(x_t))
+    alpha_bar = _alpha_bar(level, schedule)
+    epsilon = model(x_t, timesteps)[:, : x_t.shape[1]]
+    if clip_mode == "authors" and level > 0:
+        x_0 = (x_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+        epsilon = (x_t - alpha_bar.sqrt() * x_0.clamp(-1, 1)) / (1 - alpha_bar).sqrt()
+    if guides:
+        epsilon = epsilon - (1 - alpha_bar).sqrt() * total_guidance(guides, x_t, timesteps)
+    return epsilon
+
+
+def ddim_step(x_t: Tensor, epsilon: Tensor, level: int, next_level: int, schedule: NoiseSchedule) -> Tensor:
+    """Return images of another level with the same noise (Song et al. 2021, Eq. 12 with sigma 0)."""
+    alpha_bar, next_alpha_bar = _alpha_bar(level, schedule), _alpha_bar(next_level, schedule)
+    x_0 = (x_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+    return next_alpha_bar.sqrt() * x_0 + (1 - next_alpha_bar).sqrt() * epsilon
+
+
+def _alpha_bar(level: int, schedule: NoiseSchedule) -> Tensor:
+    return schedule.alphas_cumprod[level - 1] if level > 0 else schedule.alphas_cumprod_prev[0]
+
+
+def _expect(name: str, value: str, values: Sequence[str]) -> None:
+    if value not in values:
+        raise ValueError(f"{name} must be one of {', '.join(values)}, got {value!r}.")
