@@ -214,24 +214,25 @@ def _modules_of_guided_diffusion(network: Any) -> dict[str, str]:
     names |= {"class_embedding": "label_emb", "out": "out", "out.2.conv": "out.2"}
     for i, ours in enumerate(("resnet_1", "attention", "resnet_2")):
         names[f"middle_block.{ours}"] = f"middle_block.{i}"
-    count = 1
-    for i, level in enumerate(network.down_blocks):
-        for j in range(len(level.resnets)):
-            names |= {f"down_blocks.{i}.resnets.{j}": f"input_blocks.{count}.0"}
-            names |= {f"down_blocks.{i}.attentions.{j}": f"input_blocks.{count}.1"}
-            count += 1
-        if level.downsampler is not None:
-            names[f"down_blocks.{i}.downsampler.op.conv"] = f"input_blocks.{count}.0.op"
-            count += 1
-    count = 0
-    for i, level in enumerate(network.up_blocks):
-        for j in range(len(level.resnets)):
-            names |= {f"up_blocks.{i}.resnets.{j}": f"output_blocks.{count}.0"}
-            names |= {f"up_blocks.{i}.attentions.{j}": f"output_blocks.{count}.1"}
-            count += 1
-        if level.upsampler is not None:
-            place = 2 if hasattr(level, "attentions") else 1
-            names[f"up_blocks.{i}.upsampler.postconv.conv"] = f"output_blocks.{count - 1}.{place}.conv"
+
+    def level(ours: str, theirs: str, first: int, count: int) -> dict[str, str]:
+        places = enumerate(("resnets", "attentions"))
+        return {f"{ours}.{kind}.{j}": f"{theirs}.{first + j}.{i}" for i, kind in places for j in range(count)}
+
+    first = 1
+    for i, block in enumerate(network.down_blocks):
+        names |= level(f"down_blocks.{i}", "input_blocks", first, len(block.resnets))
+        first += len(block.resnets)
+        if block.downsampler is not None:
+            names[f"down_blocks.{i}.downsampler.op.conv"] = f"input_blocks.{first}.0.op"
+            first += 1
+    first = 0
+    for i, block in enumerate(network.up_blocks):
+        names |= level(f"up_blocks.{i}", "output_blocks", first, len(block.resnets))
+        first += len(block.resnets)
+        if block.upsampler is not None:
+            place = 2 if hasattr(block, "attentions") else 1
+            names[f"up_blocks.{i}.upsampler.postconv.conv"] = f"output_blocks.{first - 1}.{place}.conv"
     return names
 
 
