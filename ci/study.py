@@ -160,7 +160,9 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
             print("  ".join(f"{value:.3f}" if isinstance(value, float) else f"{value:60s}" for value in row.values()))
         return
 
-    methods = METHODS[bundle](ensure_tuple(bundle_parser(bundle, "inference").get_parsed_content("median_radius")))
+    methods = METHODS[bundle](
+        list(ensure_tuple(bundle_parser(bundle, "inference").get_parsed_content("median_radius")))
+    )
     fitted = {
         row: float(np.mean([_pooled(r).curve().best_dice()[1] for r in records]))
         for row, records in examine(bundle, folder, methods, validation, "validation", 1).items()

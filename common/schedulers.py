@@ -73,13 +73,14 @@ class NoiseSchedule:
                 setattr(moved, name, table.to(image.device, dtype))
         return moved
 
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: int | Tensor) -> Tensor:
         """Return x_t ~ q(x_t | x_0) for given noise (Ho et al. 2020, Eq. 4); arguments are named as in MONAI.
 
         Args:
             original_samples: x_0, shape (B, C, *spatial).
             noise: standard normal, of the same shape.
-            timesteps: steps of this schedule, shape (B,); the training timesteps if it is not respaced.
+            timesteps: step of this schedule, or one for each image, shape (B,); the training timesteps if it is not
+                respaced.
         """
         alpha_bar = at(self.alphas_cumprod, timesteps, original_samples)
         return alpha_bar.sqrt() * original_samples + (1 - alpha_bar).sqrt() * noise

@@ -44,6 +44,11 @@ class TinyUNet:
         return torch.cat([angles.cos(), angles.sin()], 1)
 
 
+def healthy(model):
+    """Return the class-conditional model at class 0, as it was recorded."""
+    return lambda x_t, timesteps: model(x_t, timesteps, torch.zeros(len(x_t), dtype=torch.long))
+
+
 class GaussianModel:
     """The exact noise predictor for pixels that are drawn from a Gaussian of known mean and covariance."""
 

@@ -90,7 +90,7 @@ def ddim_encode(
         schedule: all of the training timesteps, or some with ``trailing`` spacing, which ends at ``noise_levels``.
         noise_levels: training timesteps of the latents, L in the paper.
         index_mode: see ``encoding_levels``.
-        clip_mode: see ``ddim_step``.
+        clip_mode: see ``predict_noise``.
         heun: correct each step with the noise predicted at its end: twice the calls, an error of second order.
         generator: of the noise of ``authors``, see ``randn_like``.
         progress: wraps the loop over all transitions, for instance ``tqdm``.
@@ -106,8 +106,7 @@ def ddim_encode(
     schedule = schedule.like(image)
     x_t = image
     if index_mode == "authors":
-        alpha_bar = schedule.alphas_cumprod[0]
-        x_t = alpha_bar.sqrt() * image + (1 - alpha_bar).sqrt() * randn_like(image, generator)
+        x_t = schedule.add_noise(image, randn_like(image, generator), 0)
     latents = {levels[0]: x_t}
     for level, next_level in progress(list(pairwise(levels))):
         epsilon = predict_noise(model, x_t, level, schedule, clip_mode=clip_mode)
@@ -189,7 +188,7 @@ def predict_noise(
     alpha_bar = _alpha_bar(level, schedule)
     epsilon = model(x_t, timesteps)[:, : x_t.shape[1]]
     if clip_mode == "authors" and level > 0:
-        x_0 = (x_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+        x_0 = schedule.predict_x_0(x_t, epsilon, level - 1)
         epsilon = (x_t - alpha_bar.sqrt() * x_0.clamp(-1, 1)) / (1 - alpha_bar).sqrt()
     if guides:
         epsilon = epsilon - (1 - alpha_bar).sqrt() * total_guidance(guides, x_t, timesteps)
@@ -198,9 +197,8 @@ def predict_noise(
 
 def ddim_step(x_t: Tensor, epsilon: Tensor, level: int, next_level: int, schedule: NoiseSchedule) -> Tensor:
     """Return images of another level with the same noise (Song et al. 2021, Eq. 12 with sigma 0)."""
-    alpha_bar, next_alpha_bar = _alpha_bar(level, schedule), _alpha_bar(next_level, schedule)
-    x_0 = (x_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
-    return next_alpha_bar.sqrt() * x_0 + (1 - next_alpha_bar).sqrt() * epsilon
+    x_0 = schedule.predict_x_0(x_t, epsilon, level - 1) if level > 0 else x_t
+    return schedule.add_noise(x_0, epsilon, next_level - 1) if next_level > 0 else x_0
 
 
 def _alpha_bar(level: int, schedule: NoiseSchedule) -> Tensor:

@@ -93,5 +93,4 @@ def _known_part(image: Tensor, level: int, schedule: NoiseSchedule, generator: G
     """Return the image, as noisy as the level says (GDPI's Eq. 12)."""
     if level < 0:
         return image
-    alpha_bar = schedule.alphas_cumprod[level]
-    return alpha_bar.sqrt() * image + (1 - alpha_bar).sqrt() * randn_like(image, generator)
+    return schedule.add_noise(image, randn_like(image, generator), level)

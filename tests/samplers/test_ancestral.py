@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, GaussianModel
+from conftest import GOLDEN, GaussianModel, healthy
 
 from common.samplers.ancestral import ancestral_step, mean_and_log_variance, sample
 from common.samplers.guidance import classifier_guide
@@ -11,11 +11,6 @@ from common.schedulers import NoiseSchedule
 
 RECORDED = np.load(GOLDEN / "ancestral.npz")
 CASES = [("full", None, step) for step in (0, 1, 999)] + [("50", 50, step) for step in (0, 1, 25, 49)]
-
-
-def healthy(model):
-    """Return the class-conditional model at class 0, as it was recorded."""
-    return lambda x_t, timesteps: model(x_t, timesteps, torch.zeros(len(x_t), dtype=torch.long))
 
 
 @pytest.mark.parametrize(("name", "steps", "step"), CASES)

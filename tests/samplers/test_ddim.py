@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, GaussianModel, TinyUNet
+from conftest import GOLDEN, GaussianModel, TinyUNet, healthy
 
 from common.samplers.ddim import (
     ddim_decode,
@@ -19,11 +19,6 @@ RECORDED = np.load(GOLDEN / "ddim.npz")
 CLIP = {0: "none", 1: "authors"}
 clips = pytest.mark.parametrize("clip", CLIP)
 steps = pytest.mark.parametrize("step", [0, 50, 499, 999])
-
-
-def healthy(model):
-    """Return the class-conditional model at class 0, as it was recorded."""
-    return lambda x_t, timesteps: model(x_t, timesteps, torch.zeros(len(x_t), dtype=torch.long))
 
 
 @clips

@@ -35,7 +35,7 @@ def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     assert_done(run_bundle(bundle, "train", **options))  # train_parts auto keeps the others
     second = parts(model)
     assert all(equal(first[name], second[name]) for name in others)
-    torch.testing.assert_close(second[main], first[main], rtol=0, atol=1e-4)  # the same seed
+    torch.testing.assert_close(second[main], first[main], rtol=0, atol=1e-5)  # the same seed; runs differ by rounding
 
     assert_done(run_bundle(bundle, "train", run_id=f"train_{main}", seed=1, **options))
     third = parts(model)
