@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
-from common.inferers.anomaly import noise_predictor
+from common.inferers.slices import noise_predictor
 from common.samplers.repaint import jump_schedule, repaint
 from common.schedulers import NoiseSchedule
 

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.inferers.anomaly import noise_predictor
+from common.inferers.slices import noise_predictor
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
 from common.samplers.repaint import repaint
 from common.schedulers import NoiseSchedule

@@ -1,6 +1,6 @@
 """How a batch of slices becomes the input of a training step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,18 @@ class PatchPrepareBatch(PrepareBatch):
         organ_network: finds the organ where a slice's mask is ``UNKNOWN``: logits for images in [-1, 1]; None if all
             cases have masks.
         jitter: the patch's centre is off the organ's by up to this many pixels; 0 for validation.
+        background: value of what a patch shows beyond the slice.
     """
 
-    def __init__(self, patch_size: Sequence[int], organ_network: nn.Module | None = None, jitter: int = 0) -> None:
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        organ_network: nn.Module | None = None,
+        jitter: int = 0,
+        background: float = -1.0,
+    ) -> None:
         self.patch_size, self.organ_network, self.jitter = patch_size, organ_network, jitter
+        self.background = background
 
     def __call__(
         self,
@@ -35,20 +43,23 @@ class PatchPrepareBatch(PrepareBatch):
         """Return what the trainer takes for a batch: input and target, and what else ``prepare`` adds."""
         return self.prepare(self.patches(batchdata, device, non_blocking))
 
-    def prepare(self, patches: Tensor) -> tuple:
-        """Return the patches as input and as target."""
-        return patches, patches
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
+        """Return the patches of the images as input and as target."""
+        return patches["image"], patches["image"]
 
-    def patches(self, batchdata: Mapping[str, Tensor], device: Any, non_blocking: bool) -> Tensor:
-        """Return the patches of a batch, shape (B, C, *patch_size)."""
-        image = batchdata["image"].to(device, non_blocking=non_blocking)
-        organ = batchdata["organ"].to(device, non_blocking=non_blocking)
-        unknown = (organ == UNKNOWN).flatten(1).all(1)
+    def patches(self, batchdata: Mapping[str, Any], device: Any, non_blocking: bool) -> dict[str, Tensor]:
+        """Return the patches of all images of a batch, shape (B, C, *patch_size) each."""
+        whole = {k: v.to(device, non_blocking=non_blocking) for k, v in batchdata.items() if isinstance(v, Tensor)}
+        unknown = (whole["organ"] == UNKNOWN).flatten(1).all(1)
         if unknown.any():
-            organ = organ.clone()
-            organ[unknown] = self.find_organ(image[unknown])
-        corners = [self._corner(mask[0] > 0) for mask in organ]
-        return torch.stack([crop(x, corner, self.patch_size, -1.0) for x, corner in zip(image, corners, strict=True)])
+            whole["organ"] = whole["organ"].clone()
+            whole["organ"][unknown] = self.find_organ(whole["image"][unknown])
+        corners = [self._corner(mask[0] > 0) for mask in whole["organ"]]
+
+        def cropped(slices: Tensor, beyond: float) -> Tensor:
+            return torch.stack([crop(x, c, self.patch_size, beyond) for x, c in zip(slices, corners, strict=True)])
+
+        return {key: cropped(x, self.background if key == "image" else 0.0) for key, x in whole.items()}
 
     def find_organ(self, image: Tensor) -> Tensor:
         """Return where the organ part sees the organ, 0 or 1."""
@@ -73,39 +84,68 @@ class PatchPrepareBatch(PrepareBatch):
 
 
 class DiffusionPrepareBatch(PatchPrepareBatch):
-    """Draw timestep and noise for each patch: for MONAI's ``DiffusionInferer`` and ``HybridVLBLoss``.
+    """Draw timestep and noise for each patch: for MONAI's ``DiffusionInferer`` or ``NoisyInferer``.
 
     Args:
-        patch_size: see ``PatchPrepareBatch``.
-        organ_network: see ``PatchPrepareBatch``.
         num_train_timesteps: T.
-        jitter: see ``PatchPrepareBatch``.
+        target: what the network learns, one of ``TARGETS``.
+        with_classes: the inferer is also given ``class_labels``, as class-conditional networks want them.
         fixed: the same noise in every batch and timesteps spread over all of [0, T - 1], so that validation losses of
             two epochs can be compared.
+        options: see ``PatchPrepareBatch``.
+
+    Raises:
+        ValueError: if ``target`` is none of ``TARGETS``.
     """
 
     def __init__(
         self,
-        patch_size: Sequence[int],
-        organ_network: nn.Module | None,
         num_train_timesteps: int,
-        jitter: int = 0,
+        target: str = "noise",
+        with_classes: bool = False,
         fixed: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(patch_size, organ_network, jitter)
+        super().__init__(**options)
+        if target not in TARGETS:
+            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}.")
         self.num_train_timesteps, self.fixed = num_train_timesteps, fixed
+        self.target, self.with_classes = TARGETS[target], with_classes
 
-    def prepare(self, patches: Tensor) -> tuple:
-        """Return patches, the loss' target (image, noise, timesteps), and what the inferer wants."""
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
+        """Return images, the target, and what the inferer wants: noise and timesteps."""
+        image = patches["image"]
         # Drawn on the CPU, so that a run on a GPU sees the same noise.
         generator = torch.Generator().manual_seed(0) if self.fixed else None
-        noise = torch.randn(patches.shape, generator=generator).to(patches)
+        noise = torch.randn(image.shape, generator=generator).to(image)
         if self.fixed:
-            timesteps = ((torch.arange(len(patches)) + 0.5) * self.num_train_timesteps / len(patches)).long()
+            timesteps = ((torch.arange(len(image)) + 0.5) * self.num_train_timesteps / len(image)).long()
         else:
-            timesteps = torch.randint(0, self.num_train_timesteps, (len(patches),))
-        drawn = {"noise": noise, "timesteps": timesteps.to(patches.device)}
-        return patches, {"image": patches, **drawn}, (), drawn
+            timesteps = torch.randint(0, self.num_train_timesteps, (len(image),))
+        drawn = {"noise": noise, "timesteps": timesteps.to(image.device)}
+        classes = {"class_labels": _classes(patches)} if self.with_classes else {}
+        return image, self.target({**patches, **drawn}), (), {**drawn, **classes}
+
+
+def _classes(patches: Mapping[str, Tensor]) -> Tensor:
+    """Return 1 for diseased slices and 0 for healthy ones, int64, shape (B,)."""
+    return (patches["slice_class"] > 0).flatten(1).any(1).long()
+
+
+def _lesion_ratio(patches: Mapping[str, Tensor]) -> Tensor:
+    """Return which share of the organ in the patch is lesion, shape (B, 1)."""
+    lesion, organ = ((patches[key] > 0).flatten(1).sum(1, keepdim=True) for key in ("label", "organ"))
+    return (lesion / organ.clamp(min=1)).to(patches["image"])
+
+
+TARGETS: dict[str, Callable[[Mapping[str, Tensor]], Any]] = {
+    "noise": lambda patches: {key: patches[key] for key in ("image", "noise", "timesteps")},
+    "class": _classes,
+    "ratio": _lesion_ratio,
+    "label": lambda patches: (patches["label"] > 0).to(patches["image"]),
+}
+"""What networks learn of noisy slices: the noise, as ``HybridVLBLoss`` wants it; healthy or diseased; which share of
+the organ is lesion; where the lesions are."""
 
 
 class CoarseNoisePrepareBatch(PatchPrepareBatch):
@@ -123,8 +163,9 @@ class CoarseNoisePrepareBatch(PatchPrepareBatch):
         super().__init__(**options)
         self.noise_size, self.noise_std = noise_size, noise_std
 
-    def prepare(self, patches: Tensor) -> tuple:
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
         """Return noisy patches and clean ones."""
-        coarse = torch.randn(*patches.shape[:2], *self.noise_size).to(patches)
-        noise = F.interpolate(coarse, size=patches.shape[2:], mode="bilinear", align_corners=False)
-        return patches + self.noise_std * noise, patches
+        image = patches["image"]
+        coarse = torch.randn(*image.shape[:2], *self.noise_size).to(image)
+        noise = F.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
+        return image + self.noise_std * noise, image

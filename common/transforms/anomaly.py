@@ -15,8 +15,7 @@ def anomaly_map(
 ) -> NDArray[np.float32]:
     """Return how much darker than its healthy version the image is, in HU.
 
-    Signed, and zero where nothing was inpainted, as both images are equal there; then median-filtered within slices;
-    then set to zero outside the organ.
+    Signed, and zero where nothing was inpainted, as both images are equal there; then ``smooth_in``.
 
     Source: Shi et al. 2024 (GDPI), Eq. 15.
 
@@ -26,11 +25,23 @@ def anomaly_map(
         organ: true in the organ.
         radius: of the median filter, see ``smooth``; the paper does not give it.
     """
-    scores = np.zeros(image.shape, dtype=np.float32)
+    return smooth_in(organ, healthy - image, radius)
+
+
+def smooth_in(
+    organ: NDArray[np.bool_], difference: NDArray[Any], radius: int | Sequence[int] = 0
+) -> NDArray[np.float32]:
+    """Return differences median-filtered within slices, then set to zero outside the organ.
+
+    Args:
+        organ: true in the organ, shape (X, Y) or (X, Y, Z), slices along the last axis.
+        difference: of two images, of the same shape.
+        radius: of the median filter, see ``smooth``.
+    """
+    scores = np.zeros(difference.shape, dtype=np.float32)
     boxes = find_objects(organ.astype(np.uint8))
     if boxes:
         rim = int(np.sum(radius))
         around = tuple(slice(max(s.start - rim, 0), s.stop + rim) for s in boxes[0][:2]) + boxes[0][2:]
-        difference = np.asarray(healthy[around] - image[around], dtype=np.float32)
-        scores[around] = smooth(difference, radius)
+        scores[around] = smooth(np.asarray(difference[around], dtype=np.float32), radius)
     return np.where(organ, scores, np.float32(0))

@@ -1,10 +1,12 @@
-"""Hounsfield units, attenuation coefficients, and the range [-1, 1] of the networks."""
+"""Hounsfield units, attenuation coefficients, MR intensities, and the ranges [-1, 1] and [0, 1] of the networks."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from monai.utils import convert_to_numpy
 from torch import Tensor
 
 
@@ -63,4 +65,68 @@ class ScaleHUd(MapTransform):
         scaled = dict(data)
         for key in self.key_iterator(scaled):
             scaled[key] = scale_hu(scaled[key], self.window)
+        return scaled
+
+
+def intensity_range(
+    image: Tensor, normalize: str | Sequence[float] = "volume", percentile: float = 99.0
+) -> tuple[Tensor, Tensor]:
+    """Return the intensities of an image that are 0 and 1 for the networks, for each channel, shape (C, 1, ...).
+
+    The released BraTS slices of Wolleb et al. 2022 are cut at a high percentile of each volume and sequence and divided
+    by it; that of the voxels that are not 0 fits them best.
+
+    Args:
+        image: shape (C, *spatial), background 0.
+        normalize: ``volume`` takes 0 and a percentile of the voxels above 0, ``none`` 0 and 1, for images that are
+            scaled already, and two numbers themselves, for instance a window in HU.
+        percentile: in [0, 100].
+
+    Raises:
+        ValueError: for another word.
+    """
+    ones = image.new_ones((len(image), *[1] * (image.ndim - 1)))
+    if not isinstance(normalize, str):
+        return normalize[0] * ones, normalize[1] * ones
+    if normalize == "none":
+        return 0 * ones, ones
+    if normalize != "volume":
+        raise ValueError(f"normalize must be 'volume', 'none' or two intensities, got {normalize!r}.")
+    high = ones.clone()
+    for channel, voxels in enumerate(convert_to_numpy(image)):
+        if (voxels > 0).any():
+            high[channel] = float(np.percentile(voxels[voxels > 0], percentile))
+    return 0 * ones, high
+
+
+def scale_range(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return an image with ``low`` at 0 and ``high`` at 1, clipped to them."""
+    return ((image - low) / (high - low)).clamp(0, 1)
+
+
+class ScaleToUnitd(MapTransform):
+    """Scale images to [0, 1] by their ``intensity_range``.
+
+    Args:
+        keys: images, shape (C, *spatial).
+        normalize: see ``intensity_range``.
+        percentile: see ``intensity_range``.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        normalize: str | Sequence[float] = "volume",
+        percentile: float = 99.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.normalize, self.percentile = normalize, percentile
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its images scaled."""
+        scaled = dict(data)
+        for key in self.key_iterator(scaled):
+            scaled[key] = scale_range(scaled[key], *intensity_range(scaled[key], self.normalize, self.percentile))
         return scaled

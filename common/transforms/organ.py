@@ -1,4 +1,4 @@
-"""An organ mask from TotalSegmentator, for those who ask for it by name."""
+"""Where to search in an image: its foreground, or an organ that TotalSegmentator finds."""
 
 import os
 from collections.abc import Hashable, Mapping
@@ -7,9 +7,48 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from monai.utils import convert_to_numpy, optional_import
+from monai.utils import convert_to_numpy, convert_to_tensor, optional_import
+from scipy.ndimage import binary_fill_holes
+from torch import Tensor
+
+
+def foreground(image: Tensor) -> Tensor:
+    """Return where a channel is above 0, the holes of each axial slice filled: the head in skull-stripped MR.
+
+    Args:
+        image: shape (C, X, Y[, Z]).
+
+    Returns:
+        bool, shape (1, X, Y[, Z]).
+    """
+    shown = convert_to_numpy((image > 0).any(0))
+    filled = [binary_fill_holes(plane) for plane in np.moveaxis(np.atleast_3d(shown), 2, 0)]
+    return torch.from_numpy(np.stack(filled, axis=2).reshape(1, *shown.shape)).to(image.device)
+
+
+class AddOrgand(Transform):
+    """Add a mask of where to search to items that have none.
+
+    Args:
+        everywhere: the mask is the whole image, not its ``foreground``.
+        image_key: shape (C, X, Y[, Z]).
+        organ_key: where the mask is put.
+    """
+
+    def __init__(self, everywhere: bool = False, image_key: str = "image", organ_key: str = "organ") -> None:
+        self.everywhere, self.image_key, self.organ_key = everywhere, image_key, organ_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the mask, float32, 0 and 1."""
+        if self.organ_key in data:
+            return dict(data)
+        image = data[self.image_key]
+        plain = convert_to_tensor(image, track_meta=False)
+        mask = torch.ones_like(plain[:1]) if self.everywhere else foreground(plain).float()
+        return {**data, self.organ_key: MetaTensor(mask, meta=image.meta) if isinstance(image, MetaTensor) else mask}
 
 
 class TotalSegmentatorOrgand(Transform):

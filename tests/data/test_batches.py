@@ -126,7 +126,7 @@ def test_without_jitter_nothing_is_drawn():
 
 def test_noise_is_standard_normal_and_every_timestep_is_drawn():
     torch.manual_seed(0)
-    prepare = DiffusionPrepareBatch((10, 8), None, num_train_timesteps=4)
+    prepare = DiffusionPrepareBatch(4, patch_size=(10, 8))
     _, target, _, _ = prepare(batch_of(*[organ_at(3, 5)] * 100))
     assert target["noise"].std().item() == pytest.approx(1, abs=0.05)
     assert target["noise"].mean().item() == pytest.approx(0, abs=0.05)
@@ -134,14 +134,14 @@ def test_noise_is_standard_normal_and_every_timestep_is_drawn():
 
 
 def test_the_loss_sees_the_noise_that_the_network_sees():
-    image, target, args, kwargs = DiffusionPrepareBatch((10, 8), None, 1000)(batch_of(organ_at(3, 5)))
+    image, target, args, kwargs = DiffusionPrepareBatch(1000, patch_size=(10, 8))(batch_of(organ_at(3, 5)))
     assert torch.equal(target["image"], image)
     assert args == ()
     assert {name: target[name] is drawn for name, drawn in kwargs.items()} == {"noise": True, "timesteps": True}
 
 
 def test_two_batches_differ_and_a_seed_repeats_them():
-    prepare = DiffusionPrepareBatch((10, 8), None, 1000)
+    prepare = DiffusionPrepareBatch(1000, patch_size=(10, 8))
     noises = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -151,7 +151,7 @@ def test_two_batches_differ_and_a_seed_repeats_them():
 
 
 def test_fixed_draws_are_the_same_in_every_epoch_and_disturb_no_others():
-    prepare = DiffusionPrepareBatch((10, 8), None, 1000, fixed=True)
+    prepare = DiffusionPrepareBatch(1000, patch_size=(10, 8), fixed=True)
     torch.manual_seed(1)
     first = prepare(batch_of(organ_at(3, 5), organ_at(4, 4)))[1]
     torch.manual_seed(2)
@@ -164,7 +164,7 @@ def test_fixed_draws_are_the_same_in_every_epoch_and_disturb_no_others():
 
 @given(st.integers(1, 12), st.sampled_from([1, 4, 1000]))
 def test_fixed_timesteps_are_spread_over_the_schedule(count, num_train_timesteps):
-    prepare = DiffusionPrepareBatch((2, 2), None, num_train_timesteps, fixed=True)
+    prepare = DiffusionPrepareBatch(num_train_timesteps, patch_size=(2, 2), fixed=True)
     timesteps = prepare(batch_of(*[organ_at(3, 5)] * count))[1]["timesteps"]
     assert timesteps.dtype == torch.int64
     assert timesteps.min() >= 0
@@ -176,7 +176,9 @@ def test_fixed_timesteps_are_spread_over_the_schedule(count, num_train_timesteps
 def test_a_batch_fits_the_inferer_and_the_loss(out_channels):
     network = DiffusionModelUNet(2, 1, out_channels, 1, (4,), (False,), norm_num_groups=2, num_head_channels=4)
     schedule = NoiseSchedule(100)
-    inputs, target, args, kwargs = DiffusionPrepareBatch((8, 8), None, 100)(batch_of(organ_at(3, 5), organ_at(9, 9)))
+    inputs, target, args, kwargs = DiffusionPrepareBatch(100, patch_size=(8, 8))(
+        batch_of(organ_at(3, 5), organ_at(9, 9))
+    )
     HybridVLBLoss(schedule)(DiffusionInferer(schedule)(inputs, network, *args, **kwargs), target).backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
 
@@ -212,3 +214,39 @@ def test_noise_of_few_nodes_is_coarse():
     noise = coarse_noise((4, 3), count=40)
     steps = (noise[..., 1:, :] - noise[..., :-1, :]).std()
     assert steps < 0.4 * noise.std()
+
+
+def labelled_batch():
+    """Return a healthy slice and one whose organ of 24 pixels has a lesion of 6."""
+    batch = batch_of(organ_at(3, 5), organ_at(9, 9))
+    lesions = torch.stack([torch.zeros(1, 24, 20), organ_at(9, 9, (3, 2))])
+    classes = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand_as(lesions)
+    return {**batch, "label": 2 * lesions, "slice_class": classes}
+
+
+def test_a_class_conditional_network_is_told_which_slices_are_diseased():
+    _, _, _, kwargs = DiffusionPrepareBatch(4, patch_size=(10, 8), with_classes=True)(labelled_batch())
+    assert kwargs["class_labels"].tolist() == [0, 1]
+    assert kwargs["class_labels"].dtype == torch.int64
+
+
+def test_noisy_slices_can_be_learnt_to_be_classified_measured_and_segmented():
+    def target_of(name):
+        return DiffusionPrepareBatch(4, target=name, patch_size=(10, 8))(labelled_batch())[1]
+
+    assert target_of("class").tolist() == [0, 1]
+    torch.testing.assert_close(target_of("ratio"), torch.tensor([[0.0], [0.25]]))
+    assert target_of("label").flatten(1).sum(1).tolist() == [0, 6]
+    assert target_of("label").shape == (2, 1, 10, 8)
+
+
+def test_another_target_is_refused():
+    with pytest.raises(ValueError, match="target must be one of noise, class, ratio, label, got 'age'"):
+        DiffusionPrepareBatch(4, target="age", patch_size=(10, 8))
+
+
+def test_beyond_a_slice_only_its_image_is_background():
+    batch = {**labelled_batch(), "image": torch.ones(2, 1, 24, 20)}
+    patches = PatchPrepareBatch((40, 40), background=-0.5).patches(batch, None, False)
+    assert (patches["image"][:, :, 0] == -0.5).all()
+    assert (patches["slice_class"][:, :, 0] == 0).all()

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
@@ -8,10 +9,13 @@ from hypothesis import strategies as st
 
 from common.transforms.intensity import (
     ScaleHUd,
+    ScaleToUnitd,
     attenuation_to_hu,
     attenuation_window,
     hu_to_attenuation,
+    intensity_range,
     scale_hu,
+    scale_range,
     unscale_hu,
 )
 
@@ -52,3 +56,33 @@ def test_hu_outside_the_window_are_clipped():
 def test_a_window_that_is_upside_down_is_refused():
     with pytest.raises(ValueError, match="low < high"):
         ScaleHUd("image", (240, -160))
+
+
+def test_a_volume_is_scaled_by_a_percentile_of_what_is_not_background():
+    image = torch.zeros(2, 10, 10, 4)
+    image[0, :5, :, :2] = torch.arange(1.0, 101).view(5, 10, 2)
+    image[1, 0, 0, 0] = 7
+    low, high = intensity_range(image, "volume", 99)
+    assert low.shape == high.shape == (2, 1, 1, 1)
+    assert low.eq(0).all()
+    assert high.flatten().tolist() == [pytest.approx(np.percentile(np.arange(1, 101), 99)), 7]
+    scaled = scale_range(image, low, high)
+    assert scaled.max() == 1
+    assert scaled[0, 0, 0, 0] == pytest.approx(1 / high[0].item())
+
+
+def test_scaled_images_stay_and_a_window_is_taken_as_it_is():
+    image = torch.tensor([[[-200.0, 0.25, 40.0]]])
+    assert ScaleToUnitd("image", "none")({"image": image})["image"].flatten().tolist() == [0, 0.25, 1]
+    windowed = ScaleToUnitd("image", (-160, 240))({"image": image})["image"]
+    torch.testing.assert_close(windowed.flatten(), torch.tensor([0.0, 0.400625, 0.5]))
+
+
+def test_an_empty_channel_is_not_divided_by_0():
+    image = torch.zeros(1, 3, 3)
+    assert torch.equal(scale_range(image, *intensity_range(image)), image)
+
+
+def test_another_word_for_normalize_is_refused():
+    with pytest.raises(ValueError, match="normalize must be 'volume', 'none' or two intensities, got 'slice'"):
+        intensity_range(torch.ones(1, 2, 2), "slice")

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientationd
 
-from common.transforms.organ import TotalSegmentatorOrgand, segment_structure
+from common.transforms.organ import AddOrgand, TotalSegmentatorOrgand, foreground, segment_structure
 
 AFFINE = np.diag([-3.0, 3, 5, 1])
 
@@ -112,3 +112,25 @@ def test_some_of_the_weights_are_not_enough(calls, weights):
     with suppress(RuntimeError):
         segment_structure(np.zeros((4, 4, 4)), np.eye(4), "liver")
     assert not [options for _, options in calls if "roi_subset" in options]
+
+
+def test_the_foreground_is_where_a_channel_is_bright_with_its_holes():
+    image = torch.zeros(2, 7, 7, 2)
+    image[0, 1:6, 1:6, 0] = 5
+    image[:, 3, 3, 0] = 0
+    image[1, 0, 0, 1] = 1
+    found = foreground(image)
+    assert found.shape == (1, 7, 7, 2)
+    assert found[..., 0].sum() == 25
+    assert found[..., 1].sum() == 1
+    assert torch.equal(foreground(image[..., 0]), found[..., 0])
+
+
+def test_only_an_image_without_a_mask_gets_one():
+    image = MetaTensor(torch.zeros(1, 4, 4, 2), affine=AFFINE)
+    image[0, 1, 1] = 3
+    found = AddOrgand()({"image": image})["organ"]
+    assert found.sum() == 2
+    assert torch.equal(found.affine, image.affine)
+    assert AddOrgand(everywhere=True)({"image": image})["organ"].sum() == 32
+    assert AddOrgand()({"image": image, "organ": "drawn"})["organ"] == "drawn"

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose
+from monai.data import MetaTensor
+from monai.transforms import Compose, Orientation
 
-from common.transforms.slices import UNKNOWN, SampleSlicesd, eligible_slices
+from common.transforms.slices import UNKNOWN, SampleSlicesd, SliceClassesd, eligible_slices
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def test_where_the_organ_has_lesions_in_all_slices_healthy_slices_beside_it_are_
 
 
 def test_any_slice_is_taken_for_a_segmenter(volume):
-    assert numbers(SampleSlicesd(200, (20, 16), healthy=False).set_random_state(0)(volume)) == set(range(6))
+    assert numbers(SampleSlicesd(200, (20, 16), healthy=False, min_organ_pixels=0).set_random_state(0)(volume)) == set(
+        range(6)
+    )
 
 
 def test_for_validation_the_slices_are_the_same_and_spread_out(volume):
@@ -73,3 +77,79 @@ def test_the_same_state_draws_the_same_slices(volume):
 def test_a_single_slice_is_a_volume_of_one():
     item = {"image": torch.zeros(1, 8, 8), "organ": torch.ones(1, 8, 8)}
     assert len(SampleSlicesd(2, (8, 8))(item)) == 2
+
+
+def test_slices_come_from_a_range(volume):
+    sample = SampleSlicesd(200, (20, 16), slice_range=(2, 4))
+    assert numbers(sample.set_random_state(0)(volume)) == {2, 4}
+    sample = SampleSlicesd(200, (20, 16), healthy=False, min_organ_pixels=0, slice_range=(2, 9))
+    assert numbers(sample.set_random_state(0)(volume)) == {2, 3, 4, 5}
+
+
+def test_slices_bring_further_images_and_a_missing_one_is_named(volume):
+    sample = SampleSlicesd(6, (24, 16), healthy=False, min_organ_pixels=0, random=False, extra_keys=["label"])
+    assert [item["label"].sum().item() for item in sample(volume)] == [0, 0, 0, 1, 0, 0]
+    del volume["label"]
+    with pytest.raises(ValueError, match="a: expected label to train on, got none"):
+        sample(volume)
+
+
+def test_padding_is_what_the_network_takes_for_background(volume):
+    item = SampleSlicesd(1, (24, 16), random=False, background=0.0)(volume)[0]
+    assert (item["image"][:, :2] == 0).all()
+
+
+def flipped(array):
+    """Return a MetaTensor whose last axis points to the feet."""
+    return MetaTensor(torch.as_tensor(array), affine=np.diag([1.0, 1.0, -1.0, 1.0]))
+
+
+def classes_of(item):
+    """Return the class of each slice from the feet up, and check that they are the same all over a slice."""
+    found = Orientation("RAS", labels=None)(SliceClassesd()(item)["slice_class"])
+    assert found.shape == (1, 4, 5, 3)
+    assert torch.equal(found.amin((1, 2)), found.amax((1, 2)))
+    return found[0, 0, 0].tolist()
+
+
+def test_slices_are_diseased_where_the_label_shows_lesions():
+    label = torch.zeros(1, 4, 5, 3)
+    label[0, 1, 1, 0] = 2
+    item = {"image": flipped(torch.ones(2, 4, 5, 3)), "label": flipped(label), "image_label": 1}
+    assert classes_of(item) == [0, 0, 1]
+
+
+def test_tags_count_slices_as_the_file_does(tmp_path):
+    (tmp_path / "tags.csv").write_text("slice,label\n0,1\n1,0\n2,0\n")
+    item = {"image": flipped(torch.ones(2, 4, 5, 3)), "slice_labels": tmp_path / "tags.csv"}
+    assert classes_of(item) == [0, 0, 1]
+
+
+def test_a_healthy_patient_has_healthy_slices_and_an_image_its_own_class():
+    assert classes_of({"image": flipped(torch.ones(2, 4, 5, 3)), "image_label": 0}) == [0, 0, 0]
+    image = MetaTensor(torch.ones(1, 4, 5), affine=np.eye(4))
+    assert (SliceClassesd()({"image": image, "image_label": 1})["slice_class"] == 1).all()
+    lesion = torch.zeros(1, 4, 5)
+    assert (SliceClassesd()({"image": image, "label": lesion})["slice_class"] == 0).all()
+    lesion[0, 2, 2] = 1
+    assert (SliceClassesd()({"image": image, "label": lesion})["slice_class"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("slice,label\n3,1\n", "expected slices of 3, got number 3"),
+        ("slice,label\n1,2\n", "expected columns 'slice' .* and 'label' .0 or 1., got"),
+        ("slice,tumour\n1,1\n", "expected columns 'slice'"),
+    ],
+)
+def test_wrong_tags_are_refused(tmp_path, content, message):
+    (tmp_path / "tags.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        SliceClassesd()({"image": flipped(torch.ones(2, 4, 5, 3)), "slice_labels": tmp_path / "tags.csv"})
+
+
+@pytest.mark.parametrize("tag", [{}, {"image_label": 2}])
+def test_an_image_without_a_class_is_refused(tag):
+    with pytest.raises(ValueError, match="a: expected a label, slice_labels, or an image_label of 0 or 1"):
+        SliceClassesd()({"case": "a", "image": flipped(torch.ones(2, 4, 5, 3)), **tag})

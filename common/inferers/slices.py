@@ -1,0 +1,204 @@
+"""What inferers share that look at an image slice by slice, patch by patch."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, label
+from torch import Tensor, nn
+
+from ..samplers.noise import NoisePredictor
+from ..transforms.grid import add_patch, crop, patch_corners, pixel_size_mm, to_canvas
+
+ORGAN_MULTIPLE = 16
+"""Organ segmenters halve their input up to four times."""
+
+logger = logging.getLogger(__name__)
+
+
+class SliceInferer(Inferer):
+    """Examine images one after another; what is looked for is left to subclasses.
+
+    Args:
+        pixel_mm: size of the network's pixels, mm.
+        threshold: of the mask in the map's unit, used with a warning where the weights bring none.
+        slice_batch_size: slices or patches in a batch.
+        amp: bfloat16 autocast for the networks.
+        progress: show a progress bar for each image.
+    """
+
+    def __init__(
+        self,
+        pixel_mm: float,
+        threshold: float,
+        slice_batch_size: int = 16,
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pixel_mm, self.threshold = pixel_mm, threshold
+        self.slice_batch_size, self.amp, self.progress = slice_batch_size, amp, progress
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:  # noqa: D417
+        """Return what ``examine`` says of each image, stacked.
+
+        Args:
+            inputs: MetaTensor, shape (B, C, X, Y[, Z]), oriented with slices along the last axis.
+            network: container with the parts that the method needs.
+
+        Raises:
+            ValueError: if the organ is empty, the image not finite, or its pixel size unknown.
+        """
+        pixel_mm = pixel_size_mm(inputs)
+        plain = convert_to_tensor(inputs, track_meta=False).float()
+        if not plain.isfinite().all():
+            raise ValueError("the image holds NaN or infinite values.")
+        return torch.stack([self.examine(image, pixel_mm, network) for image in plain])
+
+    @abstractmethod
+    def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
+        """Return the channels of one image.
+
+        Args:
+            volume: shape (C, X, Y[, Z]), finite.
+            pixel_mm: of its pixels along X and Y.
+            network: the container.
+        """
+
+    def segment_organ(self, slices: Tensor, network: nn.Module, background: float = -1.0) -> Tensor:
+        """Return where the container's part ``organ`` sees the organ: the largest connected part, its holes filled."""
+        segmenter, (x, y) = network.get_submodule("organ"), slices.shape[2:]
+        canvas = to_canvas(slices, ORGAN_MULTIPLE, background)
+        with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
+            logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
+        return per_slice(_largest_without_holes, logits[..., :x, :y] > 0)
+
+    def mask_threshold(self, network: nn.Module) -> float:
+        """Return the threshold that came with the weights, or the key's."""
+        fitted = float(getattr(network, "threshold", torch.tensor(float("nan"))))
+        if np.isfinite(fitted):
+            return fitted
+        logger.warning(f"the weights bring no threshold: masks are made with {self.threshold:g}.")
+        return self.threshold
+
+
+class Patch(NamedTuple):
+    """Where a patch lies.
+
+    Attributes:
+        slice_index: which slice.
+        corner: its first pixel along X and Y; may be negative, see ``crop``.
+    """
+
+    slice_index: int
+    corner: list[int]
+
+
+def patches_around(organ: Tensor, wanted: Tensor, patch_size: Sequence[int], margin: int) -> Iterator[Patch]:
+    """Yield the patches that cover the organ in each slice and show something of what is wanted.
+
+    Args:
+        organ: bool, shape (S, 1, X, Y).
+        wanted: bool, of the same shape, inside the organ.
+        patch_size: pixels along X and Y; an organ that is larger gets several.
+        margin: pixels that a patch shows around the organ at least.
+    """
+    for index in wanted.flatten(1).any(1).nonzero().flatten().tolist():
+        inside = organ[index, 0].nonzero()
+        low, high = inside.amin(0).tolist(), inside.amax(0).tolist()
+        for corner in patch_corners(low, high, patch_size, margin):
+            if crop(wanted[index, 0], corner, patch_size, 0).any():
+                yield Patch(index, corner)
+
+
+def in_patches(
+    function: Callable[..., Tensor],
+    images: Sequence[tuple[Tensor, float]],
+    patches: Sequence[Patch],
+    patch_size: Sequence[int],
+    batch_size: int,
+    num_samples: int = 1,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Return what a function says of patches, put together to slices, and where patches lie.
+
+    Args:
+        function: takes the patches of all images, shape (B, C, *patch_size) each, and a generator for each patch;
+            returns shape (B, K, *patch_size).
+        images: shape (S, C, X, Y), each with the value that stands beyond its border.
+        patches: where they lie.
+        patch_size: pixels along X and Y.
+        batch_size: patches in a batch.
+        num_samples: how often each batch is done, with other generators.
+        seed: of all generators; those of a patch do not depend on the other patches of its batch.
+
+    Returns:
+        Mean of all answers, shape (S, K, X, Y), 0 where there is no patch, K 1 without any; whether there is one, bool,
+        shape (S, 1, X, Y).
+    """
+    first = images[0][0]
+    total = count = torch.zeros_like(first[:, :1])
+    for start in range(0, len(patches), batch_size):
+        batch = patches[start : start + batch_size]
+        cropped = [
+            torch.stack([crop(x[p.slice_index], p.corner, patch_size, beyond) for p in batch]) for x, beyond in images
+        ]
+        for sample in range(num_samples):
+            generators = [_generator(first.device, seed, sample, p.slice_index, *p.corner) for p in batch]
+            answers = function(*cropped, generators)
+            if start == sample == 0:
+                total = total.repeat(1, answers.shape[1], 1, 1)
+            for p, answer in zip(batch, answers, strict=True):
+                add_patch(total[p.slice_index], answer, p.corner)
+                add_patch(count[p.slice_index], torch.ones_like(answer[:1]), p.corner)
+    return total / count.clamp(min=1), count > 0
+
+
+def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
+    entropy = [seed, *(k + 2**16 for k in key)]  # corners may be negative, entropy may not
+    return torch.Generator(device).manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+
+def noise_predictor(
+    network: nn.Module, amp: bool = False, compile: bool = False, label: int | None = None
+) -> NoisePredictor:
+    """Return a MONAI diffusion network as samplers call it: of the images' dtype, whatever it computes in.
+
+    Args:
+        network: ``DiffusionModelUNet``.
+        amp: bfloat16 autocast.
+        compile: ``torch.compile`` for it.
+        label: class that a class-conditional network is told.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compile and network._compiled_call_impl is None:
+        network.compile()
+
+    def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
+        classes = {} if label is None else {"class_labels": torch.full_like(timesteps, label)}
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=amp):
+            return network(x_t, timesteps, **classes).to(x_t.dtype)
+
+    return predict
+
+
+def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options: Any) -> Tensor:
+    """Call a function of arrays with slices along the last axis on tensors of shape (S, 1, X, Y)."""
+    arrays = [x[:, 0].movedim(0, -1).cpu().numpy() for x in slices]
+    result = torch.from_numpy(np.ascontiguousarray(function(*arrays, **options)))
+    return result.movedim(-1, 0)[:, None].to(slices[0].device)
+
+
+def _largest_without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    components, count = label(mask)
+    if count == 0:
+        return mask
+    largest = components == np.bincount(components.ravel())[1:].argmax() + 1
+    return np.stack([binary_fill_holes(largest[..., k]) for k in range(largest.shape[-1])], axis=-1)

@@ -1,0 +1,352 @@
+"""Anomaly maps by translating images to health, and translations to whatever a network can tell of an image."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from monai.utils import ensure_tuple
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..samplers.ancestral import sample
+from ..samplers.ddim import ddim_decode, ddim_encode, steps_below
+from ..samplers.guidance import Guide
+from ..samplers.noise import randn_like
+from ..schedulers import NoiseSchedule
+from ..transforms.anomaly import smooth_in
+from ..transforms.grid import from_slices, resample_slices, size_at, to_slices
+from ..transforms.intensity import intensity_range, scale_range
+from ..transforms.organ import foreground
+from .slices import SliceInferer, in_patches, noise_predictor, patches_around, per_slice
+
+ORGANS = ("foreground", "network", "image")
+"""Where to search without an organ mask: where a channel is above 0, what the part ``organ`` finds, or everywhere."""
+
+Generators = list[torch.Generator]
+
+
+class Batch(NamedTuple):
+    """What is to be translated, shape (B, C, *patch_size) each.
+
+    Attributes:
+        image: in [0, 1].
+        organ: true in the organ, bool.
+        wanted: mask of what the translation shall show, or of zeros.
+    """
+
+    image: Tensor
+    organ: Tensor
+    wanted: Tensor
+
+
+class TranslationInferer(SliceInferer):
+    """Compare images with translated versions of themselves; what translates is left to subclasses.
+
+    Intensities are scaled to [0, 1] and slices resampled to the network's pixels; what the translation changes there is
+    brought to the image's own grid and intensities, and added to the image. So fine detail that the network's grid
+    cannot show is in both images, and not in the map, which is the sum over channels of the change's magnitude in
+    scaled intensities (Wolleb et al. 2022, Algorithm 1).
+
+    The inputs are the channels of an image, then ``wanted`` if ``with_wanted``, then the organ's mask if there is one.
+
+    Args:
+        patch_size: the networks' input, pixels along X and Y.
+        num_channels: of the image.
+        normalize: see ``intensity_range``.
+        percentile: see ``intensity_range``.
+        organ: where to search without an organ mask, one of ``ORGANS``.
+        only_organ: set what lies outside the organ to 0 for the networks.
+        slice_range: first and last slice that are translated, counted from the feet; None translates all.
+        with_wanted: the inputs have a channel with the mask of what the translation shall show.
+        classifier: part that tells the probability of disease, None without.
+        margin: pixels that a patch shows around the organ at least.
+        median_radius: of the map's filter (see ``smooth``), pixels of ``pixel_mm``.
+        relative_threshold: the mask's threshold as a share of the map's highest value in the image, instead of the
+            weights' own.
+        seed: of all draws.
+        options: see ``SliceInferer``.
+
+    Raises:
+        ValueError: if ``organ`` is none of ``ORGANS``.
+    """
+
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        num_channels: int = 1,
+        normalize: str | Sequence[float] = "volume",
+        percentile: float = 99.0,
+        organ: str = "foreground",
+        only_organ: bool = False,
+        slice_range: Sequence[int] | None = None,
+        with_wanted: bool = False,
+        classifier: str | None = "classifier",
+        margin: int = 2,
+        median_radius: int | Sequence[int] = 0,
+        relative_threshold: float | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if organ not in ORGANS:
+            raise ValueError(f"organ must be one of {', '.join(ORGANS)}, got {organ!r}.")
+        self.patch_size, self.num_channels, self.margin, self.seed = patch_size, num_channels, margin, seed
+        self.intensity_range = partial(intensity_range, normalize=normalize, percentile=percentile)
+        self.organ, self.only_organ, self.slice_range, self.with_wanted = organ, only_organ, slice_range, with_wanted
+        self.classifier, self.median_radius, self.relative_threshold = classifier, median_radius, relative_threshold
+
+    def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
+        """Return map, translated image (C channels), mask, organ and probability of disease in each slice."""
+        return self.examine_versions(volume, pixel_mm, network)[0]
+
+    def examine_versions(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> list[Tensor]:
+        """Return what ``examine`` does for each version that ``translate`` gives.
+
+        Raises:
+            ValueError: if there are fewer channels than the network needs, or no organ to search in.
+        """
+        c = self.num_channels
+        expected = range(c + self.with_wanted, c + self.with_wanted + 2)
+        if len(volume) not in expected:
+            raise ValueError(
+                f"expected an image of {c} channels{' and what is wanted' if self.with_wanted else ''}, "
+                f"perhaps an organ mask; got {len(volume)} channels."
+            )
+        low, high = self.intensity_range(volume[:c])
+        image = to_slices(scale_range(volume[:c], low, high))
+        wanted = to_slices(volume[c : c + 1] > 0) if self.with_wanted else torch.zeros_like(image[:, :1])
+        size = image.shape[2:]
+        coarse_size = size_at(size, pixel_mm, self.pixel_mm)
+        coarse = resample_slices(image, coarse_size)
+        drawn = len(volume) == expected[-1]
+        organ = to_slices(volume[-1:] > 0) if drawn else self.find_organ(image, coarse, network)
+        if self.slice_range is not None:
+            first, last = self.slice_range
+            organ[:first], organ[last + 1 :] = False, False
+        if not organ.any():
+            raise ValueError("there is nothing to search in: the organ is empty in all slices of slice_range.")
+
+        coarse_organ = resample_slices(organ.float(), coarse_size) > 0.5
+        coarse_wanted = resample_slices(wanted.float(), coarse_size) > 0.5
+        if self.only_organ:
+            coarse = torch.where(coarse_organ, coarse, 0.0)
+        answers = self.answers(Batch(coarse, coarse_organ, coarse_wanted), network)
+        probability = resample_slices(answers[:, :1], size, "nearest")
+        results = []
+        for change in answers[:, 1:].split(c, dim=1):
+            change = torch.where(organ, resample_slices(change, size), 0.0)
+            anomaly = self.anomaly(change, organ, pixel_mm)
+            mask = (anomaly >= self.threshold_of(anomaly, network)) & organ
+            translated = from_slices(change, volume.ndim - 1) * (high - low) + volume[:c]
+            rest = torch.cat([mask.float(), organ.float(), probability], dim=1)
+            parts = (from_slices(anomaly, volume.ndim - 1), translated, from_slices(rest, volume.ndim - 1))
+            results.append(torch.cat(parts))
+        return results
+
+    def find_organ(self, image: Tensor, coarse: Tensor, network: nn.Module) -> Tensor:
+        """Return where to search, bool, shape (S, 1, X, Y).
+
+        Args:
+            image: in [0, 1], shape (S, C, X, Y).
+            coarse: the same on the network's grid.
+            network: the container.
+        """
+        if self.organ == "image":
+            return torch.ones_like(image[:, :1], dtype=torch.bool)
+        if self.organ == "foreground":
+            return to_slices(foreground(image.movedim(0, -1)))
+        return resample_slices(self.segment_organ(coarse, network, 0.0).float(), image.shape[2:]) > 0.5
+
+    def answers(self, slices: Batch, network: nn.Module) -> Tensor:
+        """Return the probability of disease and the changes of all versions, shape (S, 1 + versions * C, x, y)."""
+        where = list(patches_around(slices.organ, slices.organ, self.patch_size, self.margin))
+        images = [(slices.image, 0.0), (slices.organ, 0), (slices.wanted, 0)]
+        with tqdm(total=-(-len(where) // self.slice_batch_size) * self.num_steps(), disable=not self.progress) as bar:
+
+            def answer(image: Tensor, organ: Tensor, wanted: Tensor, generators: Generators) -> Tensor:
+                changes = [v - image for v in self.translate(Batch(image, organ, wanted), network, generators, bar)]
+                probability = self.disease_probability(image, network)[:, None, None, None]
+                return torch.cat([probability.expand(-1, 1, *self.patch_size), *changes], dim=1)
+
+            return in_patches(answer, images, where, self.patch_size, self.slice_batch_size, seed=self.seed)[0]
+
+    def disease_probability(self, image: Tensor, network: nn.Module) -> Tensor:
+        """Return the classifier's probability that an image is not of class 0, shape (B,); 0 without a classifier."""
+        if self.classifier is None:
+            return image.new_zeros(len(image))
+        timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
+        return 1 - network.get_submodule(self.classifier)(image, timesteps).softmax(1)[:, 0]
+
+    def anomaly(self, change: Tensor, organ: Tensor, pixel_mm: tuple[float, float]) -> Tensor:
+        """Return the map of a change, shape (S, 1, X, Y)."""
+        finer = self.pixel_mm / min(pixel_mm)
+        radius = [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
+        return per_slice(smooth_in, organ, change.abs().sum(1, keepdim=True), radius=radius)
+
+    def threshold_of(self, anomaly: Tensor, network: nn.Module) -> float:
+        """Return the threshold of the mask."""
+        if self.relative_threshold is not None:
+            return self.relative_threshold * float(anomaly.max())
+        return self.mask_threshold(network)
+
+    def num_steps(self) -> int:
+        """Return how often ``translate`` will update the progress bar."""
+        return 1
+
+    @abstractmethod
+    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
+        """Return translated images, one for each setting, in [0, 1] or a little beyond.
+
+        Args:
+            batch: what is to be translated.
+            network: the container.
+            generators: one for each image.
+            bar: to be updated after each step.
+        """
+
+
+class DiffusionTranslationInferer(TranslationInferer):
+    """What the inferers with a diffusion model and guidance share.
+
+    Args:
+        schedule: of the steps to make; with ``trailing`` spacing if it has fewer than in training.
+        noise_level: training timesteps up to which the image is noised, L in the papers; several give several versions.
+        guidance: by the name of a part of the container what makes a guide of it, such as ``classifier_guide`` with
+            its target; it is given ``scale`` unless it has one, and ``target`` if something is wanted.
+        guidance_scale: s (classifier) or c (others) in the papers; several give several versions, 0 is no guidance.
+        encode_class: class that the diffusion model is told on the way to noise, None for an unconditional one.
+        decode_class: class that it is told on the way back.
+        part: name of the diffusion model in the container.
+        compile: ``torch.compile`` for it.
+        options: see ``TranslationInferer``.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        noise_level: int | Sequence[int],
+        guidance: Mapping[str, Callable[..., Guide]],
+        guidance_scale: float | Sequence[float],
+        encode_class: int | None = 0,
+        decode_class: int | None = 0,
+        part: str = "diffusion",
+        compile: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.schedule, self.guidance, self.part, self.compile = schedule, guidance, part, compile
+        self.noise_levels, self.guidance_scales = ensure_tuple(noise_level), ensure_tuple(guidance_scale)
+        self.encode_class, self.decode_class = encode_class, decode_class
+
+    def model(self, network: nn.Module, label: int | None) -> Any:
+        """Return the noise predictor for a class."""
+        return noise_predictor(network.get_submodule(self.part), self.amp, self.compile, label)
+
+    def guides(self, scale: float, batch: Batch, network: nn.Module) -> list[Guide]:
+        """Return the guides of a scale."""
+        if scale == 0:
+            return []
+        given = {"scale": scale} | ({"target": batch.wanted} if self.with_wanted else {})
+        return [
+            make(network.get_submodule(part), **{**given, **getattr(make, "keywords", {})})
+            for part, make in self.guidance.items()
+        ]
+
+
+class DdimTranslationInferer(DiffusionTranslationInferer):
+    """Noise encoding and guided decoding.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Algorithm 1, and "The Swiss Army Knife
+    for Image-to-Image Translation".
+
+    Args:
+        index_mode: see ``encoding_levels``.
+        clip_mode: see ``predict_noise``.
+        heun: see ``ddim_encode``.
+        options: see ``DiffusionTranslationInferer``.
+    """
+
+    def __init__(self, index_mode: str = "paper", clip_mode: str = "none", heun: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.index_mode, self.clip_mode, self.heun = index_mode, clip_mode, heun
+
+    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
+        """Return the images decoded from all noise levels with all scales; they share one encoding."""
+        encoder, decoder = (self.model(network, label) for label in (self.encode_class, self.decode_class))
+        modes: dict[str, Any] = {
+            "index_mode": self.index_mode,
+            "clip_mode": self.clip_mode,
+            "progress": partial(_ticking, bar),
+        }
+        latents = ddim_encode(
+            encoder, batch.image, self.schedule, self.noise_levels, heun=self.heun, generator=generators, **modes
+        )
+        return [
+            ddim_decode(decoder, latent, self.schedule, level, self.guides(scale, batch, network), **modes)
+            for (level, latent), scale in product(zip(self.noise_levels, latents, strict=True), self.guidance_scales)
+        ]
+
+    def num_steps(self) -> int:
+        """Return the steps of encoding and of all decodings."""
+        steps = [steps_below(level, self.schedule, self.index_mode) for level in self.noise_levels]
+        return max(steps) + sum(steps) * len(self.guidance_scales)
+
+
+class NoiseTranslationInferer(DiffusionTranslationInferer):
+    """The ablation: random noise in place of the encoding, and DDPM sampling with the same guidance."""
+
+    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
+        """Return the images denoised from all noise levels with all scales."""
+        model, schedule = self.model(network, self.decode_class), self.schedule.like(batch.image)
+        versions = []
+        for level, scale in product(self.noise_levels, self.guidance_scales):
+            steps = steps_below(level, schedule)
+            noisy = schedule.add_noise(batch.image, randn_like(batch.image, generators), steps - 1)
+            guides, ticking = self.guides(scale, batch, network), partial(_ticking, bar)
+            versions.append(
+                sample(model, noisy, schedule, generators, guides=guides, num_steps=steps, progress=ticking)
+            )
+        return versions
+
+    def num_steps(self) -> int:
+        """Return the steps of all samplings."""
+        return sum(steps_below(level, self.schedule) for level in self.noise_levels) * len(self.guidance_scales)
+
+
+class ReconstructionTranslationInferer(TranslationInferer):
+    """Autoencoders: the translation is the reconstruction.
+
+    Args:
+        part: name of the autoencoder in the container.
+        options: see ``TranslationInferer``.
+    """
+
+    def __init__(self, part: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.part = part
+
+    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
+        """Return the reconstructions."""
+        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.amp):
+            output = network.get_submodule(self.part)(batch.image)
+        bar.update()
+        return [(output[0] if isinstance(output, tuple) else output).float()]
+
+
+class MedianTranslationInferer(TranslationInferer):
+    """The control without a network: the organ's median in each slice and channel takes the image's place."""
+
+    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
+        """Return constant images."""
+        bar.update()
+        inside = batch.image.masked_fill(~batch.organ, float("nan")).flatten(2)
+        return [inside.nanmedian(2).values[..., None, None].expand_as(batch.image)]
+
+
+def _ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
+    for transition in transitions:
+        yield transition
+        bar.update()
