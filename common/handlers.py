@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from .checkpoints import load_parts
 from .metrics.pixels import PooledCounts
 from .metrics.tables import CaseRecord, Row, examine_case, froc, summarise
-from .report.figures import curves_figure, froc_figure, overlay_figure, png, samples_figure, save_png
+from .report.figures import CT, Display, curves_figure, froc_figure, overlay_figure, png, samples_figure, save_png
 from .report.page import Picture, Section, versions, write_page
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class CaseReport:
         detection: its tables and curves are shown, if cases have labels.
         failures: cases that could not be done are listed.
         num_slices: most anomalous slices that are drawn of a case.
+        display: how they are drawn, see ``report.figures.Display``.
     """
 
     def __init__(
@@ -142,9 +143,10 @@ class CaseReport:
         detection: Detection | None = None,
         failures: Any = None,
         num_slices: int = 4,
+        display: Display = CT,
     ) -> None:
         self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
-        self.detection, self.failures, self.num_slices = detection, failures, num_slices
+        self.detection, self.failures, self.num_slices, self.display = detection, failures, num_slices, display
         self.rows: list[Row] = []
         self._clock = 0.0
 
@@ -162,10 +164,11 @@ class CaseReport:
         self._clock = time.perf_counter()
 
     def _draw(self, engine: Any) -> None:
-        seconds = time.perf_counter() - self._clock
+        seconds, unit = time.perf_counter() - self._clock, self.display.unit
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = item["case"]
-            save_png(case_figure(case, output, self.num_slices), self.output_dir / case / f"{case}_overlay.png")
+            figure = case_figure(case, output, self.num_slices, self.display)
+            save_png(figure, self.output_dir / case / f"{case}_overlay.png")
             arrays = as_seen(output, ("anomaly", "mask", "organ"))
             organ = arrays["organ"] > 0
             millilitres = float(np.prod(spacing_mm(output["anomaly"]))) / 1000
@@ -175,8 +178,8 @@ class CaseReport:
                     "slices with organ": int(organ.any((0, 1)).sum()) if organ.ndim == 3 else 1,
                     "organ, ml": float(organ.sum() * millilitres),
                     "mask, ml": float((arrays["mask"] > 0).sum() * millilitres),
-                    "mean score, HU": float(arrays["anomaly"][organ].mean()),
-                    "highest score, HU": float(arrays["anomaly"].max()),
+                    f"mean score, {unit}": float(arrays["anomaly"][organ].mean()),
+                    f"highest score, {unit}": float(arrays["anomaly"].max()),
                     "seconds": seconds / len(engine.state.output),
                 }
             )
@@ -220,10 +223,11 @@ class Previews:
 
     Args:
         log_dir: of TensorBoard.
+        display: see ``CaseReport``.
     """
 
-    def __init__(self, log_dir: str) -> None:
-        self.log_dir = log_dir
+    def __init__(self, log_dir: str, display: Display = CT) -> None:
+        self.log_dir, self.display = log_dir, display
         self.epoch = 0
 
     def attach(self, engine: Engine) -> None:
@@ -233,7 +237,8 @@ class Previews:
     def _draw(self, engine: Any) -> None:
         with SummaryWriter(self.log_dir) as writer:
             for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-                writer.add_figure(item["case"], case_figure(item["case"], output, num_slices=4), engine.state.epoch)
+                figure = case_figure(item["case"], output, 4, self.display)
+                writer.add_figure(item["case"], figure, engine.state.epoch)
 
 
 def write_samples(path: str, real: Any, generated: Any) -> None:
@@ -254,33 +259,35 @@ OVERLAY_LEGEND = (
 )
 
 
-def case_figure(case: str, output: Mapping[str, Any], num_slices: int) -> Figure:
+def case_figure(case: str, output: Mapping[str, Any], num_slices: int, display: Display = CT) -> Figure:
     """Return the most anomalous slices of a case, see ``overlay_figure``.
 
     Args:
         case: title of the figure.
         output: of an evaluator, with ``image``, ``healthy``, ``anomaly``, ``mask``, ``organ`` and perhaps ``label``.
         num_slices: at the most.
+        display: see ``CaseReport``.
     """
-    arrays = as_seen(output, ("image", "healthy", "anomaly", "mask", "organ", "label"))
+    arrays = as_seen(output, ("anomaly", "mask", "organ", "label"))
+    arrays |= as_seen(output, ("image", "healthy"), display.channel)
     right, front = spacing_mm(output["anomaly"])[:2]
     truth = arrays["label"] > 0 if "label" in arrays else None
     mask, organ = arrays["mask"] > 0, arrays["organ"] > 0
-    return overlay_figure(
-        arrays["image"], arrays["healthy"], arrays["anomaly"], mask, organ, truth, num_slices, case, front / right
-    )
+    images = (arrays["image"], arrays["healthy"], arrays["anomaly"], mask, organ, truth)
+    return overlay_figure(*images, num_slices, case, front / right, display)
 
 
-def as_seen(output: Mapping[str, Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+def as_seen(output: Mapping[str, Any], keys: Sequence[str], channel: int = 0) -> dict[str, NDArray[Any]]:
     """Return those images of an item that it has, as arrays (X, Y[, Z]) to the patient's right, front and head.
 
     Args:
-        output: of an evaluator; MetaTensors of shape (C, X, Y[, Z]), of which the first channel is taken.
+        output: of an evaluator; MetaTensors of shape (C, X, Y[, Z]).
         keys: of the images.
+        channel: which one is taken.
     """
     orient = Orientation(axcodes="RAS", labels=None)
     present = [key for key in keys if output.get(key) is not None]
-    return {key: convert_to_numpy(orient(output[key][:1]))[0] for key in present}
+    return {key: convert_to_numpy(orient(output[key][channel : channel + 1]))[0] for key in present}
 
 
 def spacing_mm(image: MetaTensor) -> list[float]:

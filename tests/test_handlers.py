@@ -232,6 +232,11 @@ def test_only_what_an_item_has_is_turned():
     assert {key: array.shape for key, array in arrays.items()} == {"image": (3, 4, 5)}
 
 
+def test_one_channel_of_several_is_shown():
+    image = MetaTensor(torch.arange(2.0).view(2, 1, 1, 1).expand(2, 3, 4, 5), affine=torch.eye(4).double())
+    assert (as_seen({"image": image}, ("image",), channel=1)["image"] == 1).all()
+
+
 def as_output(made):
     """Return a case as an evaluator's output has it."""
     return {**SplitChannelsd("pred", CHANNELS)({"pred": made["image"][1:]}), **made}

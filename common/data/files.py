@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from monai.config import PathLike
 from monai.data import NibabelReader, NibabelWriter
-from monai.utils import ensure_tuple
+from monai.utils import convert_to_numpy, ensure_tuple
 
 from .dicom import read_series
 
@@ -35,8 +36,12 @@ class CaseWriter(NibabelWriter):
     def set_data_array(
         self, data_array: Any, channel_dim: int | None = 0, squeeze_end_dims: bool = True, **kwargs: Any
     ) -> None:
-        """Take an image of shape (1, *spatial)."""
-        self.data_obj = data_array[0]
+        """Take an image of shape (C, *spatial); several channels become the fourth axis, as NIfTI has it."""
+        if len(data_array) == 1:
+            self.data_obj = data_array[0]
+        else:
+            volumes = data_array if data_array.ndim == 4 else data_array[..., None]
+            self.data_obj = np.moveaxis(convert_to_numpy(volumes), 0, -1)
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
         """Take the affine of the image as it is: nothing is resampled, and a slice need not be axial."""

@@ -24,6 +24,29 @@ MAP_WINDOW = (0.0, 50.0)
 
 
 @dataclass(frozen=True)
+class Display:
+    """How the images of a run are shown.
+
+    Attributes:
+        channel: of images that have several.
+        window: intensities shown black and white; None takes 0 and the 99.5th percentile of the image.
+        map_window: values at the ends of a map's colours.
+        unit: of the map.
+        version: what a translated image is called.
+    """
+
+    channel: int = 0
+    window: tuple[float, float] | None = DISPLAY_WINDOW
+    map_window: tuple[float, float] = MAP_WINDOW
+    unit: str = "HU"
+    version: str = "healthy version"
+
+
+CT = Display()
+"""Of CT in HU and GDPI's maps."""
+
+
+@dataclass(frozen=True)
 class Panel:
     """A picture in a grid: a grey slice, a map over it, outlines over both.
 
@@ -94,38 +117,48 @@ def overlay_figure(
     num_slices: int = 4,
     title: str = "",
     aspect: float = 1.0,
+    display: Display = CT,
 ) -> Figure:
     """Return the most anomalous slices of a case: image, healthy version, map over image.
 
     The organ is outlined in cyan, what the mask calls lesion in yellow, lesions by the label in lime.
 
     Args:
-        image: HU, shape (X, Y) or (X, Y, Z), axes to the patient's right, front and head.
-        healthy: the same patient without lesions, HU.
-        anomaly: map, HU.
+        image: shape (X, Y) or (X, Y, Z), axes to the patient's right, front and head.
+        healthy: the same patient without lesions.
+        anomaly: map.
         mask: what is called lesion.
         organ: what was searched.
         truth: what is lesion, if that is known.
         num_slices: at the most.
         title: of the figure.
         aspect: height over width of a pixel.
+        display: windows and words.
     """
+    window = display.window or (0.0, float(np.percentile(image, 99.5)))
     if image.ndim == 2:
         image, healthy, anomaly, mask, organ = (x[..., None] for x in (image, healthy, anomaly, mask, organ))
         truth = truth if truth is None else truth[..., None]
     inside = np.where(organ, np.clip(anomaly, 0, None), 0).sum((0, 1))
     candidates = np.flatnonzero(organ.any((0, 1)))
     chosen = np.sort(candidates[np.argsort(-inside[candidates], kind="stable")][:num_slices])
-    box = box_around(organ)
+    box, (low, high) = box_around(organ), display.map_window
     columns = []
     for k in chosen:
         x, h, a, m, o = (v[(*box, k)] for v in (image, healthy, anomaly, mask, organ))
         known = {"lime": truth[(*box, k)]} if truth is not None else {}
         columns.append(
             [
-                Panel(f"slice {k}", x, outlines={"cyan": o, **known}),
-                Panel("healthy version", h),
-                Panel(f"anomaly, {MAP_WINDOW[0]:g} to {MAP_WINDOW[1]:g} HU", x, a, {"yellow": m, **known}),
+                Panel(f"slice {k}", x, outlines={"cyan": o, **known}, window=window),
+                Panel(display.version, h, window=window),
+                Panel(
+                    f"anomaly, {low:g} to {high:g} {display.unit}",
+                    x,
+                    a,
+                    {"yellow": m, **known},
+                    window,
+                    display.map_window,
+                ),
             ]
         )
     return panel_grid([list(row) for row in zip(*columns, strict=True)], title, aspect)

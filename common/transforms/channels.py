@@ -1,6 +1,7 @@
 """Names for the channels of a result, and for its files."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from monai.utils import convert_to_tensor
 
 
 class SplitChannelsd(MapTransform):
-    """Put each channel of a result under a name of its own, shape (1, *spatial), in place of the result.
+    """Put the channels of a result under names of their own, in place of the result.
 
     Args:
         keys: one key of a tensor of shape (C, *spatial).
-        names: of the C channels.
+        names: of the C channels; those of one name, which follow one another, stay together.
         allow_missing_keys: see MONAI.
     """
 
@@ -34,7 +35,9 @@ class SplitChannelsd(MapTransform):
             result = convert_to_tensor(parted.pop(key), track_meta=True)  # ``Invertd`` wants MetaTensors
             if len(result) != len(self.names):
                 raise ValueError(f"{key} must have {len(self.names)} channels {tuple(self.names)}, got {len(result)}.")
-            parted.update((name, result[i : i + 1]) for i, name in enumerate(self.names))
+            for name, channels in groupby(range(len(result)), lambda channel: self.names[channel]):
+                first, *others = channels
+                parted[name] = result[first : first + 1 + len(others)]
         return parted
 
 

@@ -1,9 +1,19 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from dicom_series import write_series
-from monai.data import NibabelWriter
-from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, SaveImaged
+from monai.data import MetaTensor, NibabelWriter
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirst,
+    EnsureChannelFirstd,
+    Invertd,
+    LoadImage,
+    LoadImaged,
+    Orientationd,
+    SaveImaged,
+)
 from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
@@ -55,6 +65,19 @@ def there_and_back(folder, voxels, affine, case="a", **options):
     nib.save(nib.Nifti1Image(voxels, affine), folder / "in.nii.gz")
     saving(folder / "out", **options)(loading()({"image": str(folder / "in.nii.gz"), "case": case}))
     return nib.load(folder / "out" / case / f"{case}_anomaly.nii.gz")
+
+
+@pytest.mark.parametrize("size", [(8, 7, 6), (8, 7)])
+def test_several_channels_become_the_fourth_axis_and_come_back(tmp_path, size):
+    channels = torch.arange(4 * np.prod(size)).view(4, *size).float()
+    image = MetaTensor(channels, affine=AFFINES["oblique"], meta={"filename_or_obj": "a.nii.gz"})
+    saving(tmp_path)({"image": image})
+    path = tmp_path / "a" / "a_anomaly.nii.gz"
+    written = nib.load(path)
+    assert written.shape == (*size, *[1] * (3 - len(size)), 4)
+    np.testing.assert_allclose(written.affine, AFFINES["oblique"], atol=1e-4)
+    again = EnsureChannelFirst()(LoadImage(reader=CaseReader)(path))
+    np.testing.assert_array_equal(again.reshape(channels.shape), channels)
 
 
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)

@@ -7,6 +7,7 @@ from matplotlib.image import imread
 
 from common.metrics.pixels import PooledCounts, count_scores
 from common.report.figures import (
+    Display,
     Panel,
     curves_figure,
     froc_figure,
@@ -184,3 +185,11 @@ def test_a_saved_picture_makes_its_folder(tmp_path):
 def test_figures_do_not_pile_up():
     overlay_figure(*case(), num_slices=1)
     assert plt.get_fignums() == []
+
+
+def test_another_modality_has_its_own_windows_and_words():
+    display = Display(window=None, map_window=(0, 2), unit="of 4", version="translated")
+    image, translated, map_ = overlay_figure(*case(), num_slices=1, display=display).axes
+    assert [axis.get_title() for axis in (translated, map_)] == ["translated", "anomaly, 0 to 2 of 4"]
+    assert image.images[0].get_clim() == (0, np.percentile(case()[0], 99.5))
+    assert map_.images[1].get_clim() == (0, 2)

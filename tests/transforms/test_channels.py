@@ -19,6 +19,13 @@ def test_each_channel_gets_its_name_and_keeps_its_axis(shape):
         torch.testing.assert_close(parted[name].as_tensor(), result[i : i + 1])
 
 
+def test_channels_of_one_name_stay_together():
+    result = torch.randn(4, 3, 4)
+    parted = SplitChannelsd("pred", ["anomaly", "healthy", "healthy", "mask"])({"pred": result})
+    torch.testing.assert_close(parted["healthy"].as_tensor(), result[1:3])
+    assert parted["mask"].shape == (1, 3, 4)
+
+
 def test_the_item_that_came_is_left_alone():
     item = {"pred": torch.zeros(2, 3, 4)}
     SplitChannelsd("pred", NAMES)(item)
