@@ -112,7 +112,7 @@ def run_stage(
 
 
 def fit_threshold(evaluator: Evaluator, detection: Any, network: nn.Module) -> None:
-    """Set the threshold of a container to the one that gives the largest pooled Dice on an evaluator's cases.
+    """Set the threshold of a container to the one that ``Detection`` fits to an evaluator's cases.
 
     Args:
         evaluator: of labelled validation cases.
@@ -121,13 +121,13 @@ def fit_threshold(evaluator: Evaluator, detection: Any, network: nn.Module) -> N
     """
     evaluator.run()
     try:
-        _set_threshold(network, detection.best_threshold)
+        _set_threshold(network, detection.fitted_threshold)
     except ValueError as error:
         logger.warning(error)
 
 
 def publish_threshold(wanted: bool, detection: Any, network: nn.Module, model_path: str) -> None:
-    """Store the threshold that an evaluation found best in the published weights.
+    """Store the threshold that an evaluation fitted in the published weights.
 
     Args:
         wanted: false leaves the weights alone.
@@ -140,7 +140,7 @@ def publish_threshold(wanted: bool, detection: Any, network: nn.Module, model_pa
     """
     if not wanted:
         return
-    _set_threshold(network, detection.best_threshold)
+    _set_threshold(network, detection.fitted_threshold)
     _save_on_rank_0(network.state_dict(), model_path)
 
 
@@ -148,7 +148,7 @@ def _set_threshold(network: nn.Module, threshold: float) -> None:
     if threshold != threshold:
         raise ValueError("no validation case has lesions: the threshold of the masks was not fitted.")
     network.get_buffer("threshold").fill_(threshold)
-    logger.info(f"threshold of the masks: {threshold:.2f} HU, fitted on validation cases.")
+    logger.info(f"threshold of the masks: {threshold:.4g}, fitted on validation cases.")
 
 
 def _save_on_rank_0(content: Any, path: str | Path) -> None:

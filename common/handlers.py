@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoints import load_parts
 from .metrics.pixels import PooledCounts
-from .metrics.tables import CaseRecord, Row, examine_case, froc, summarise
+from .metrics.tables import CaseRecord, Row, average_otsu, examine_case, froc, summarise
 from .report.figures import CT, Display, curves_figure, froc_figure, overlay_figure, png, samples_figure, save_png
 from .report.page import Picture, Section, versions, write_page
 
@@ -51,7 +51,7 @@ class Detection:
 
     The items of its output need ``anomaly``, ``mask``, ``organ`` and ``label``, each of shape (1, X, Y[, Z]).
     When the run ends, ``engine.state.metrics`` has the pooled numbers, ``records`` all cases of all processes,
-    ``rows`` the summary, ``best_threshold`` the one of the largest pooled Dice.
+    ``rows`` the summary, ``fitted_threshold`` what masks of such cases should be made with.
 
     Args:
         output_dir: where ``per_slice.csv``, ``per_patient.csv`` and ``summary.csv`` go; None writes nothing.
@@ -59,6 +59,8 @@ class Detection:
         threshold: of the masks where the container has none.
         num_resamples: draws of the patient bootstrap; 0 gives no intervals.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
+        threshold_rule: what ``fitted_threshold`` is: ``dice``, the one of the largest pooled Dice, or ``otsu``, the
+            mean of Otsu's thresholds of the slices with lesions, which then have columns of their own.
     """
 
     def __init__(
@@ -68,12 +70,16 @@ class Detection:
         threshold: float = 20.0,
         num_resamples: int = 0,
         lesion_slices_only: bool = False,
+        threshold_rule: str = "dice",
     ) -> None:
+        if threshold_rule not in ("dice", "otsu"):
+            raise ValueError(f"threshold_rule must be 'dice' or 'otsu', got {threshold_rule!r}.")
         self.output_dir, self.network, self.threshold = output_dir, network, threshold
         self.num_resamples, self.lesion_slices_only = num_resamples, lesion_slices_only
+        self.otsu = threshold_rule == "otsu"
         self.records: list[CaseRecord] = []
         self.rows: list[Row] = []
-        self.best_threshold = float("nan")
+        self.fitted_threshold = float("nan")
 
     def attach(self, engine: Engine) -> None:
         """Add the handler to an evaluator."""
@@ -82,14 +88,14 @@ class Detection:
         engine.add_event_handler(Events.COMPLETED, self._summarise)
 
     def _start(self) -> None:
-        self.records, self.rows, self.best_threshold = [], [], float("nan")
+        self.records, self.rows, self.fitted_threshold = [], [], float("nan")
 
     def _examine(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             label = output.get("label")
             if label is None or (self.lesion_slices_only and not (label > 0).any()):
                 continue
-            arrays = as_seen(output, ("anomaly", "mask", "organ", "label"))
+            arrays = as_seen(output, ("anomaly", "mask", "organ", "label", "probability"))
             self.records.append(
                 examine_case(
                     item["case"],
@@ -100,6 +106,8 @@ class Detection:
                     arrays["label"] > 0,
                     spacing_mm(output["anomaly"]),
                     self.lesion_slices_only,
+                    self.otsu,
+                    arrays.get("probability"),
                 )
             )
 
@@ -111,7 +119,9 @@ class Detection:
         threshold = fitted if np.isfinite(fitted) else self.threshold
         self.rows = summarise(self.records, threshold, self.num_resamples)
         curve = PooledCounts([record.counts for record in self.records]).curve()
-        dice, self.best_threshold = curve.best_dice()
+        dice, self.fitted_threshold = curve.best_dice()
+        if self.otsu:
+            self.fitted_threshold = average_otsu(self.records)
         engine.state.metrics.update(ap=curve.average_precision(), auroc=curve.auroc(), best_dice=dice)
         if self.output_dir is not None and idist.get_rank() == 0:
             folder = Path(self.output_dir)

@@ -216,11 +216,11 @@ def test_a_bad_case_is_recorded_and_the_others_are_done():
 
 
 class Found:
-    best_threshold = 12.5
+    fitted_threshold = 12.5
 
 
 class Nothing:
-    best_threshold = float("nan")
+    fitted_threshold = float("nan")
 
     def run(self):
         return None

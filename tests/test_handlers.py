@@ -26,6 +26,7 @@ from common.handlers import (
     write_samples,
 )
 from common.inferers.anomaly import CHANNELS
+from common.metrics.tables import average_otsu
 from common.networks.parts import NetworkParts
 from common.transforms.channels import SplitChannelsd
 
@@ -115,7 +116,7 @@ def test_a_perfect_map_has_perfect_numbers():
     assert {name: state.metrics[name] for name in ("ap", "auroc", "best_dice")} == pytest.approx(
         {"ap": 1, "auroc": 1, "best_dice": 1}
     )
-    assert detection.best_threshold == 30
+    assert detection.fitted_threshold == 30
 
 
 def test_the_pooled_dice_is_that_at_the_fitted_threshold():
@@ -141,15 +142,15 @@ def test_without_any_label_there_are_no_numbers_and_no_files(tmp_path):
     detection = Detection(container(), str(tmp_path / "eval"))
     state = run([item(with_label=False)], detection).state
     assert detection.rows == []
-    assert np.isnan(detection.best_threshold)
+    assert np.isnan(detection.fitted_threshold)
     assert not {"ap", "auroc", "best_dice"} & set(state.metrics)
     assert not (tmp_path / "eval").exists()
 
 
-def test_without_lesions_there_is_no_best_threshold():
+def test_without_lesions_there_is_no_fitted_threshold():
     detection = Detection(container())
     run([item(lesions=0)], detection)
-    assert np.isnan(detection.best_threshold)
+    assert np.isnan(detection.fitted_threshold)
 
 
 def test_a_second_run_starts_afresh():
@@ -378,3 +379,14 @@ def test_a_table_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
     write_csv(path, [{"case": "new"}])
     assert table(path) == [{"case": "new"}]
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_rule_for_thresholds_that_is_unknown_is_refused():
+    with pytest.raises(ValueError, match="threshold_rule must be 'dice' or 'otsu', got 'mean'"):
+        Detection(None, threshold_rule="mean")
+
+
+def test_thresholds_can_be_fitted_by_otsu():
+    detection = Detection(None, threshold_rule="otsu")
+    run([item()], detection)
+    assert detection.fitted_threshold == average_otsu(detection.records)

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,35 @@ import nibabel as nib
 import numpy as np
 from monai.data import load_decathlon_datalist, partition_dataset
 from monai.utils import ensure_tuple
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..transforms.channels import nifti_stem
-from .checks import BadFileError, check_ct, check_same_grid, read_nifti
+from .checks import (
+    BadFileError,
+    check_ct,
+    check_mr,
+    check_same_grid,
+    read_film,
+    read_nifti,
+    read_nifti_channels,
+    unusual_mr,
+)
 from .dicom import read_series
 
 MASK_SUFFIXES = ("_liver", "_organ", "_label")
 """File names that end so hold masks of a case, not cases."""
+
+SEQUENCES: Mapping[str, Sequence[str]] = {
+    "t1": ("t1", "t1n", "t1w"),
+    "t1ce": ("t1ce", "t1c", "t1gd"),
+    "t2": ("t2", "t2w"),
+    "flair": ("flair", "t2f"),
+}
+"""Words by which the file names of a brain's four MR sequences are known, in the order of the channels."""
+
+FILMS = (".png", ".jpg", ".jpeg", ".npy")
+"""Endings of X-rays, in lower case."""
 
 PATHS = ("image", "organ", "label", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""
@@ -54,28 +76,34 @@ def list_cases(
     failures: Failures | None = None,
     check: bool = True,
     progress: bool = True,
+    modality: str = "ct",
 ) -> list[dict[str, Any]]:
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
 
     Args:
-        dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), one NIfTI file, a folder of
-            NIfTI files, one DICOM series or a folder of DICOM series. Without ``dataset.json`` all images are cases of
-            any split, and ``<case>_liver``, ``<case>_organ`` and ``<case>_label`` beside an image are its masks.
+        dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), one file, a folder of files,
+            one DICOM series or a folder of DICOM series. Without ``dataset.json`` all images are cases of any split,
+            and ``<case>_liver``, ``<case>_organ`` and ``<case>_label`` beside an image are its masks. For MR, files
+            whose names differ in one of the words of ``SEQUENCES`` are the channels of one case.
         split: ``training``, ``validation`` or ``testing``.
         organ_source: ``file`` demands an organ mask for each case, ``network`` and ``totalsegmentator`` ignore those
             there are, ``auto`` takes what there is.
         failures: where bad cases are recorded; without it the first one raises.
         check: read every file and check it; false trusts them.
         progress: show a progress bar while checking.
+        modality: ``ct``; ``mr``, four sequences in four files or one; or ``xray``, PNG, JPEG or NPY.
 
     Raises:
         FileNotFoundError: if there is no case at all.
         BadFileError: for the first bad case, without ``failures``.
-        ValueError: if two cases have the same name, ``dataset.json`` is malformed, or ``organ_source`` is unknown.
+        ValueError: if two cases have the same name, ``dataset.json`` is malformed, or ``organ_source`` or ``modality``
+            is unknown.
     """
+    if modality not in READERS:
+        raise ValueError(f"modality must be one of {', '.join(READERS)}, got {modality!r}.")
     if organ_source not in ("auto", "file", "network", "totalsegmentator"):
         raise ValueError(f"organ_source must be auto, file, network or totalsegmentator, got {organ_source!r}.")
-    items = [_named(item) for item in _found(Path(dataset_dir), split)]
+    items = [_named(item) for item in _found(Path(dataset_dir), split, modality)]
     if not items:
         raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none.")
     _refuse_twins(items)
@@ -87,7 +115,7 @@ def list_cases(
             if organ_source == "file" and "organ" not in item:
                 raise BadFileError(f"{item['image']}: expected an organ mask beside it or in dataset.json, got none.")
             if check:
-                check_item(item)
+                check_item(item, modality)
         except BadFileError as error:
             if failures is None:
                 raise
@@ -98,14 +126,35 @@ def list_cases(
     return kept
 
 
-def check_item(item: dict[str, Any]) -> None:
-    """Check the files of a CT case.
+def check_item(item: dict[str, Any], modality: str = "ct") -> None:
+    """Check the files of a case.
 
     Raises:
-        BadFileError: for the first file that cannot be used.
+        BadFileError: for the first file that cannot be used, or a class that is not 0 or 1.
     """
-    images = ensure_tuple(item["image"])
-    image = Path(images[0])
+    images = [Path(image) for image in ensure_tuple(item["image"])]
+    shape, affine = READERS[modality](images)
+    for key in ("organ", "label"):
+        if key not in item:
+            continue
+        if modality == "xray":
+            mask = read_film(item[key])
+            if mask.shape != tuple(shape):
+                raise BadFileError(f"{item[key]}: expected the size of {images[0]}, {shape}, got {mask.shape}.")
+        else:
+            mask = check_same_grid(shape, affine, item[key], images[0])
+        if key == "organ" and not np.any(mask > 0):
+            raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
+    if item.get("image_label") not in (None, 0, 1):
+        raise BadFileError(f"{images[0]}: expected an image_label of 0 or 1, got {item['image_label']!r}.")
+
+
+Grid = tuple[tuple[int, ...], NDArray[np.float64]]
+"""Shape and affine."""
+
+
+def _check_ct(images: Sequence[Path]) -> Grid:
+    image = images[0]
     if len(images) > 1:
         raise BadFileError(f"{image}: expected a CT of one channel, got {len(images)} files.")
     if image.is_dir():
@@ -113,11 +162,37 @@ def check_item(item: dict[str, Any]) -> None:
     else:
         voxels, affine = read_nifti(image)
         check_ct(voxels, image)
-    for key in ("organ", "label"):
-        if key in item:
-            mask = check_same_grid(voxels.shape, affine, item[key], image)
-            if key == "organ" and not np.any(mask > 0):
-                raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
+    return voxels.shape, affine
+
+
+def _check_mr(images: Sequence[Path]) -> Grid:
+    """Check four sequences, in as many files or in one; warn where they are unlike those that networks learn from."""
+    first, count = images[0], len(SEQUENCES)
+    if len(images) == 1:
+        stacked, affine = read_nifti_channels(first, count)
+        channels = [(first, stacked[..., i]) for i in range(count)]
+    elif len(images) == count:
+        voxels, affine = read_nifti(first)
+        others = [(path, check_same_grid(voxels.shape, affine, path, first)) for path in images[1:]]
+        channels = [(first, voxels), *others]
+    else:
+        names = ", ".join(path.name for path in images)
+        raise BadFileError(f"{first}: expected {', '.join(SEQUENCES)} in {count} files or one, got {names}.")
+    for path, voxels in channels:
+        check_mr(voxels, path)
+    for clause in unusual_mr(channels[0][1], affine):
+        logger.warning(f"{first}: {clause}.")
+    return channels[0][1].shape, affine
+
+
+def _check_film(images: Sequence[Path]) -> Grid:
+    if len(images) > 1:
+        raise BadFileError(f"{images[0]}: expected one X-ray, got {len(images)} files.")
+    return read_film(images[0]).shape, np.eye(4)
+
+
+READERS: dict[str, Callable[[Sequence[Path]], Grid]] = {"ct": _check_ct, "mr": _check_mr, "xray": _check_film}
+"""By modality what checks the images of a case."""
 
 
 def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -144,19 +219,51 @@ def shard(items: list[dict[str, Any]], rank: int, world_size: int) -> list[dict[
     return partition_dataset(items, num_partitions=world_size, shuffle=False, even_divisible=False)[rank]
 
 
-def _found(source: Path, split: str) -> list[dict[str, Any]]:
+def _found(source: Path, split: str, modality: str) -> list[dict[str, Any]]:
     if not source.exists():
         raise FileNotFoundError(f"{source}: expected a data set, a folder or a file, got nothing there.")
     if (source / "dataset.json").is_file():
         return _items_of_dataset(source / "dataset.json", split)
     if source.is_file():
         return [_with_masks(source)]
-    volumes = (path for path in sorted(source.iterdir()) if _is_nifti(path))
+    files = [path for path in sorted(source.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if modality == "xray":
+        return [{"image": str(path)} for path in files if path.suffix.lower() in FILMS]
+    volumes = (path for path in files if _is_nifti(path))
     images = [path for path in volumes if not nifti_stem(path).endswith(MASK_SUFFIXES)]
+    if images and modality == "mr":
+        return _grouped_by_sequence(images)
     if images:
         return [_with_masks(path) for path in images]
     folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
     return [{"image": str(folder), "case": _folder_name(folder, source)} for folder in folders if _holds_dicom(folder)]
+
+
+def _grouped_by_sequence(images: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return a case for all files whose names differ in the sequence alone; a name without one is a case of its own.
+
+    Raises:
+        ValueError: if a case has a sequence twice.
+    """
+    words = {word: sequence for sequence, aliases in SEQUENCES.items() for word in aliases}
+    pattern = re.compile(rf"[-_. ]?(?<![a-z0-9])({'|'.join(words)})(?![a-z0-9])", re.IGNORECASE)
+    cases: dict[str, dict[str, Path]] = {}
+    for path in images:
+        found = pattern.search(nifti_stem(path))
+        case = pattern.sub("", nifti_stem(path), count=1).strip("-_. ") if found else nifti_stem(path)
+        sequence = words[found[1].lower()] if found else "all"
+        other = cases.setdefault(case, {}).setdefault(sequence, path)
+        if other != path:
+            raise ValueError(f"{path}: expected one file of {sequence} in the case {case!r}, got also {other}.")
+    items = []
+    for case, files in cases.items():
+        if "all" in files:
+            items.append(_with_masks(files["all"]))
+            continue
+        channels = [files[sequence] for sequence in SEQUENCES if sequence in files]
+        masks = _with_masks(channels[0].with_name(f"{case}.nii.gz"))
+        items.append({**masks, "case": case, "image": [str(path) for path in channels]})
+    return items
 
 
 def _items_of_dataset(path: Path, split: str) -> list[dict[str, Any]]:

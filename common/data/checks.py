@@ -11,9 +11,16 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
+from PIL import Image
 
 UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, ImageFileError, HeaderDataError)
 """What nibabel and gzip raise for a damaged file."""
+
+GREYSCALE = ("L", "I;16")
+"""Pillow's names for one channel of 8 or 16 bits."""
+
+MIN_BACKGROUND = 0.2
+"""Smallest share of voxels that are 0 in an MR without skull; it is about 0.8 in BraTS, which is not cropped."""
 
 
 class BadFileError(ValueError):
@@ -29,7 +36,52 @@ def read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float6
         BadFileError: if the file is missing, damaged, shorter than its header says, of another number of axes, a slice
             that is not axial, or holds NaN, infinite values or what float32 cannot hold.
     """
+    voxels, affine = _load(Path(path))
+    if voxels.ndim == 4 and voxels.shape[3] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim not in (2, 3):
+        raise BadFileError(f"{path}: expected a slice or a volume, got {voxels.ndim} axes of {voxels.shape}.")
+    if voxels.ndim == 2 and abs(np.linalg.det(affine[:2, :2])) < 1e-9:
+        raise BadFileError(f"{path}: expected an axial slice or a volume, got a slice with affine {affine.tolist()}.")
+    return voxels, affine
+
+
+def read_nifti_channels(path: str | Path, number: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the voxels of a NIfTI file with several volumes, shape (X, Y, Z, ``number``), and its affine.
+
+    Raises:
+        BadFileError: as ``read_nifti`` does, and if there are more volumes or fewer.
+    """
+    voxels, affine = _load(Path(path))
+    if voxels.ndim != 4 or voxels.shape[3] != number:
+        raise BadFileError(f"{path}: expected {number} volumes, got {voxels.ndim} axes of {voxels.shape}.")
+    return voxels, affine
+
+
+def read_film(path: str | Path) -> NDArray[np.float32]:
+    """Return the pixels of an X-ray in a format for pictures, shape (X, Y).
+
+    Raises:
+        BadFileError: if the file is missing, damaged, coloured, or the same everywhere.
+    """
     path = Path(path)
+    if not path.is_file():
+        raise BadFileError(f"{path}: expected a picture, got none there.")
+    try:
+        with Image.open(path) as image:
+            mode, pixels = image.mode, np.asarray(image, dtype=np.float32)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadFileError(
+            f"{path}: expected a readable picture, got one that is damaged or cut off ({_reason(error)})."
+        ) from error
+    if mode not in GREYSCALE:
+        raise BadFileError(f"{path}: expected a picture in shades of grey, got one of mode {mode}.")
+    _refuse_constant(pixels, path)
+    return pixels.T
+
+
+def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the voxels and the affine of a NIfTI file of any number of axes."""
     if not path.is_file():
         raise BadFileError(f"{path}: expected a NIfTI file, got none there.")
     try:
@@ -38,13 +90,10 @@ def read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float6
         if path.suffix == ".gz":
             _read_to_the_end(path)
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadFileError(
-            f"{path}: expected a readable NIfTI file, got one that is damaged or cut off ({reason})."
+            f"{path}: expected a readable NIfTI file, got one that is damaged or cut off ({_reason(error)})."
         ) from error
-    if voxels.ndim == 4 and voxels.shape[3] == 1:
-        voxels = voxels[..., 0]
-    if voxels.ndim not in (2, 3) or 0 in voxels.shape:
+    if voxels.size == 0:
         raise BadFileError(f"{path}: expected a slice or a volume, got {voxels.ndim} axes of {voxels.shape}.")
     if voxels.dtype.names is not None or np.iscomplexobj(voxels):
         raise BadFileError(f"{path}: expected one number a voxel, got values of type {voxels.dtype}.")
@@ -56,8 +105,6 @@ def read_nifti(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float6
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise BadFileError(f"{path}: expected an affine that can be inverted, got {affine.tolist()}.")
-    if voxels.ndim == 2 and abs(np.linalg.det(affine[:2, :2])) < 1e-9:
-        raise BadFileError(f"{path}: expected an axial slice or a volume, got a slice with affine {affine.tolist()}.")
     return voxels, affine
 
 
@@ -67,9 +114,8 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
     Raises:
         BadFileError: if it is constant, or its values are not plausible Hounsfield units.
     """
+    _refuse_constant(voxels, path)
     low, high = float(voxels.min()), float(voxels.max())
-    if low == high:
-        raise BadFileError(f"{path}: expected an image, got the same value {low:g} everywhere.")
     brightest = float(np.percentile(voxels, 99))
     # Something is below water in every CT; stored grey values, MR and rescaled images have nothing below 0. Padding
     # goes down to -3024 and metal up to 30000; what lies beyond has overflown its integer type.
@@ -79,10 +125,50 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
         )
 
 
+def unusual_ct(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> list[str]:
+    """Return what is to be warned of in a CT that can be used, a clause for each thing."""
+    if np.array_equal(affine, np.eye(4)):
+        return ["its affine is the identity, so its voxels of 1 mm are probably not their true size"]
+    return []
+
+
+def check_mr(voxels: NDArray[np.float32], path: str | Path) -> None:
+    """Check that an image may be an MR, whose values have no unit.
+
+    Raises:
+        BadFileError: if it is constant.
+    """
+    _refuse_constant(voxels, path)
+
+
+def unusual_mr(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> list[str]:
+    """Return what is unlike BraTS in an MR of the brain, a clause for each thing.
+
+    BraTS has the skull removed, 0 around the brain and voxels of 1 mm; what has learnt from it cannot be trusted where
+    an image differs.
+
+    Args:
+        voxels: of one sequence, as the scanner scales them, shape (X, Y[, Z]).
+        affine: voxel to world in mm.
+    """
+    background = float((voxels == 0).mean())
+    spacing = np.linalg.norm(affine[:3, : voxels.ndim], axis=0)
+    clauses = []
+    if background < MIN_BACKGROUND:
+        clauses.append(f"it does not look skull-stripped, as only {background:.1%} of its voxels are 0")
+    if voxels.min() < -0.01 * voxels.max():  # less is what resampling leaves
+        clauses.append(f"it has negative values, down to {voxels.min():g}, as if it were normalised already or no MR")
+    if (abs(spacing - 1) > 0.2).any():
+        clauses.append(
+            f"its voxels are {' x '.join(f'{mm:.3g}' for mm in spacing)} mm, not about 1 mm in each direction"
+        )
+    return clauses
+
+
 def check_same_grid(
     shape: Sequence[int], affine: NDArray[np.float64], mask_path: str | Path, image_path: str | Path
 ) -> NDArray[np.float32]:
-    """Return a mask that lies on the grid of its image.
+    """Return a mask, or another sequence, that lies on the grid of its image.
 
     Raises:
         BadFileError: if it cannot be read, has another shape, or its corners are off by a quarter of a voxel or more.
@@ -97,6 +183,15 @@ def check_same_grid(
             f"{mask_path}: expected the affine of {image_path}, got one that moves a corner by {apart:.3g} mm."
         )
     return mask
+
+
+def _refuse_constant(voxels: NDArray[np.float32], path: str | Path) -> None:
+    if voxels.min() == voxels.max():
+        raise BadFileError(f"{path}: expected an image, got the same value {voxels.min():g} everywhere.")
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _read_to_the_end(path: Path) -> None:

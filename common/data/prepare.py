@@ -1,9 +1,10 @@
-"""Turn a downloaded data set of liver CT into a folder that all bundles read.
+"""Turn a downloaded data set into a folder that all bundles read.
 
     python -m common.data.prepare lits --src DIR --dst DIR [--split patient|slice] [--fractions 0.7,0.1,0.2] [--seed 0]
 
-The folder gets ``images`` (links where nothing is to be converted), ``organs`` (the liver with its lesions, 0 and 1),
-``labels`` (the lesions, 0 and 1) and, last, ``dataset.json``. The same command gives the same bytes.
+The folder gets ``images`` (links where nothing is to be converted; of MR one for each of t1, t1ce, t2 and flair),
+``organs`` (in CT: the organ with its lesions, 0 and 1), ``labels`` (the lesions, 0 and 1; their parts in MR, 0 to 3)
+and, last, ``dataset.json``. The same command gives the same bytes.
 """
 
 import gzip
@@ -15,7 +16,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,15 +30,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .cases import Failures
 from .checks import BadFileError
-from .sources import Scan, Volume, find_dicom, find_ircad, find_lits, find_msd_liver, find_nifti
-
-SOURCES: dict[str, tuple[str, Callable[[Path], list[Scan]]]] = {
-    "lits": ("LiTS", find_lits),
-    "msd_liver": ("MSD Task03_Liver", find_msd_liver),
-    "ircad": ("3D-IRCADb-01", find_ircad),
-    "nifti": ("CT in NIfTI", find_nifti),
-    "dicom": ("CT in DICOM", find_dicom),
-}
+from .sources import SOURCES, Source
+from .sources.scans import Channel, Scan, Volume
 
 PARTS = ("training", "validation", "testing")
 
@@ -50,21 +44,24 @@ logger = logging.getLogger(__name__)
 
 
 class SliceCounts(NamedTuple):
-    """Axial slices of a case.
+    """Axial slices of a case; a film counts as one.
 
     Attributes:
-        liver: that show enough of the liver; all of them where it is not drawn.
-        healthy: of these, without a lesion.
-        lesion: with a lesion.
+        organ: that show enough of the organ; all of them where it is not drawn.
+        healthy: of these, known to be without a lesion, or taken for that where nobody says anything.
+        lesion: known to have a lesion.
     """
 
-    liver: int
+    organ: int
     healthy: int
     lesion: int
 
-    def __str__(self) -> str:
-        """Return the counts in words."""
-        return f"{self.liver} slices of the liver, {self.healthy} of them healthy, and {self.lesion} with lesions"
+    def in_words(self, source: Source) -> str:
+        """Return the counts as the log has them."""
+        if not source.slices:
+            return f"{self.organ} images, {self.healthy} healthy and {self.lesion} diseased"
+        slices = f"{self.organ} slices of the {source.organ}, {self.healthy} of them healthy"
+        return f"{slices}, and {self.lesion} with lesions"
 
 
 def prepare(
@@ -74,34 +71,37 @@ def prepare(
     split: str = "patient",
     fractions: Sequence[float] | None = None,
     seed: int = 0,
-    min_liver_pixels: int = 500,
+    min_organ_pixels: int = 500,
     link: str = "symlink",
     exclude_ircad: bool = False,
+    finding: str = "Pleural Effusion",
 ) -> None:
     """Check, convert, count and split the cases of a data set, and write its ``dataset.json``.
 
     Every file is read. Bad ones are named with the reason and left out, the others are prepared all the same. Whole
-    volumes are kept, as training itself chooses among their healthy slices; training cases that have none are left out.
+    volumes are kept, as training itself chooses among their slices; those without a healthy slice are left out of it.
 
     With ``split`` slice, LiTS is divided as by Shi et al. 2024 (GDPI), section III A: 11,035 healthy slices for
     training and 716 with tumours for testing, from the same 130 scans. Patients are then in both parts, and results are
     better than they would be for new patients.
 
     Args:
-        source: ``lits``, ``msd_liver``, ``ircad``, ``nifti`` or ``dicom``; see ``common.data.sources`` for their files.
+        source: ``lits``, ``msd_liver``, ``ircad``, ``nifti``, ``dicom``, ``brats``, ``msd_brain``, ``msd_pancreas`` or
+            ``chexpert``; see ``common.data.sources`` for their files.
         src: the folder that was downloaded.
         dst: the folder to fill; neither may lie in the other.
         split: ``patient`` puts each patient in one part. ``slice`` puts all in ``training``, with ``slices`` "healthy",
             and those with lesions in ``testing``, with ``slices`` "lesion"; a fraction is in ``validation`` as well,
-            without ``slices``.
+            without ``slices``. It is not for ``chexpert``, whose films have no slices.
         fractions: of the patients for training, validation and testing, 0.7, 0.1 and 0.2; for ``ircad`` all are for
             testing. A part of 0 stays empty, any other gets a patient at least. Patients with bad files count too, so
             that mending them moves no one else.
         seed: of the split.
-        min_liver_pixels: smallest area of the liver, in pixels of the image itself, that makes a slice of the liver.
+        min_organ_pixels: smallest area of the organ, in pixels of the image itself, that makes a slice of the organ.
             Shi et al. state none.
         link: ``symlink``, ``hardlink`` or ``copy`` images that need no conversion.
         exclude_ircad: of ``lits``, leave out volumes 28 to 47, which are the scans of ``ircad``.
+        finding: of ``chexpert``, the disease; "No Finding" is healthy.
 
     Raises:
         FileNotFoundError: if there are no such files in ``src``.
@@ -110,37 +110,42 @@ def prepare(
         ValueError: if an argument is not as it should be, or two cases have one name.
     """
     folder, target = Path(str(src)), Path(str(dst))
-    _refuse_arguments(source, folder, target, split, link, exclude_ircad)
-    name, find = SOURCES[source]
-    scans = find_lits(folder, exclude_ircad) if exclude_ircad else find(folder)
+    options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding}
+    _refuse_arguments(source, folder, target, split, link, options)
+    data_set = SOURCES[source]
+    scans = data_set.find(folder, **{name: options[name] for name in data_set.options})
     _refuse_twins(scans)
     if fractions is None:
-        fractions = (0, 0, 1) if source == "ircad" else (0.7, 0.1, 0.2)
+        fractions = data_set.fractions
     part_of = split_patients((scan.patient for scan in scans), fractions, seed)
 
     failures = Failures()
     items, counts = [], {}
     with logging_redirect_tqdm():
-        for scan in tqdm(scans, desc=f"preparing {name}"):
+        for scan in tqdm(scans, desc=f"preparing {data_set.name}"):
             try:
                 volume = scan.read()
             except BadFileError as error:
                 failures.add(scan.case, str(error))
                 continue
-            items.append(_write_case(scan, volume, target, link))
-            counts[scan.case] = count_slices(volume, min_liver_pixels)
-            _report(scan.case, volume, counts[scan.case])
+            items.append(_write_case(scan, volume, data_set.masks, target, link))
+            if data_set.slices:
+                counts[scan.case] = count_slices(volume, min_organ_pixels)
+                _report(scan.case, volume, counts[scan.case], data_set)
+            else:  # films come in tens of thousands, so that only their sum is worth a line
+                counts[scan.case] = SliceCounts(1, int(not volume.diseased), int(bool(volume.diseased)))
 
-    parts = _parts(items, counts, part_of, [part for part, f in zip(PARTS, fractions, strict=True) if f], split)
-    description = f"CT in HU; organ: the liver with its lesions, label: the lesions. Source: {source}."
+    used = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction]
+    parts = _parts(items, counts, part_of, used, split, data_set)
+    description = f"{data_set.description.format(organ=data_set.organ, **options)} Source: {source}."
     if split == "slice" and parts["training"] and parts["testing"]:
         leak = "Patients are in both training and testing: results are better than they would be for new patients."
         logger.warning(leak)
         description += f" {leak}"
     content = {
-        "name": name,
+        "name": data_set.name,
         "description": description,
-        "modality": {"0": "CT"},
+        "modality": {str(i): modality for i, modality in enumerate(data_set.modality)},
         "seed": seed,
         "split": split,
         "fractions": list(fractions),
@@ -180,17 +185,20 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
     return dict(zip(order, np.repeat(PARTS, sizes).tolist(), strict=True))
 
 
-def count_slices(volume: Volume, min_liver_pixels: int) -> SliceCounts:
+def count_slices(volume: Volume, min_organ_pixels: int) -> SliceCounts:
     """Count the axial slices of a volume, whichever of its axes they lie along."""
-    axis = int(np.flatnonzero(nib.io_orientation(volume.affine)[:, 0] == 2)[0]) if volume.voxels.ndim == 3 else 2
+    shape = volume.channels[0].voxels.shape
+    axis = int(np.flatnonzero(nib.io_orientation(volume.affine)[:, 0] == 2)[0]) if len(shape) == 3 else 2
 
-    def pixels(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def pixels(mask: NDArray) -> NDArray[np.int64]:
         return np.moveaxis(np.atleast_3d(mask), axis, -1).sum((0, 1))
 
-    everywhere = pixels(np.ones(volume.voxels.shape, dtype=bool)) > 0
-    liver = everywhere if volume.organ is None else pixels(volume.organ) >= min_liver_pixels
-    lesion = ~everywhere if volume.label is None else pixels(volume.label) > 0
-    return SliceCounts(int(liver.sum()), int((liver & ~lesion).sum()), int(lesion.sum()))
+    everywhere = pixels(np.ones(shape, dtype=bool)) > 0
+    organ = everywhere if volume.organ is None else pixels(volume.organ) >= min_organ_pixels
+    lesion = ~everywhere if volume.label is None else pixels(volume.label > 0) > 0
+    # Where a case is diseased and nobody has drawn in which slices, none can be taken for healthy.
+    healthy = ~everywhere if volume.label is None and volume.diseased else organ & ~lesion
+    return SliceCounts(int(organ.sum()), int(healthy.sum()), int(lesion.sum()))
 
 
 def _parts(
@@ -199,51 +207,61 @@ def _parts(
     part_of: dict[str, str],
     used: Sequence[str],
     split: str,
+    source: Source,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the items of each part, without those that have no slice for it."""
     parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     for item in items:
         case, own = item["case"], part_of[item["patient"]]
         for part in [own] if split == "patient" else [part for part in used if part in (*SLICES, own)]:
-            if part == "training" and not counts[case].healthy:
-                logger.warning(f"{case} is left out of training: it has no healthy slice of the liver.")
+            if part == "training" and source.slices and not counts[case].healthy:
+                logger.warning(f"{case} is left out of training: it has no healthy slice of the {source.organ}.")
             elif part == "testing" and split == "slice" and not counts[case].lesion:
                 logger.warning(f"{case} is left out of testing: it has no slice with lesions.")
             else:
                 parts[part].append(item | ({"slices": SLICES[part]} if split == "slice" and part in SLICES else {}))
     for part, chosen in {"all": items, **parts}.items():
         totals = SliceCounts(*np.sum([(0, 0, 0), *(counts[item["case"]] for item in chosen)], axis=0).tolist())
-        logger.info(f"{part}, {len(chosen)} of {len(items)} cases: {totals}.")
-    undrawn = [item["case"] for item in parts["training"] if "label" not in item]
+        logger.info(f"{part}, {len(chosen)} of {len(items)} cases: {totals.in_words(source)}.")
+    undrawn = [item["case"] for item in parts["training"] if "image_label" not in item]
     if undrawn:
         logger.warning(f"taken as healthy in training, as no mask shows their lesions: {', '.join(undrawn)}.")
     return parts
 
 
-def _report(case: str, volume: Volume, counts: SliceCounts) -> None:
-    unknown = [name for name, mask in (("the liver", volume.organ), ("lesions", volume.label)) if mask is None]
+def _report(case: str, volume: Volume, counts: SliceCounts, source: Source) -> None:
+    masks = {f"the {source.organ}": volume.organ, "lesions": volume.label}
+    unknown = [name for name, mask in masks.items() if mask is None]
     note = f" (no mask of {' or of '.join(unknown)})" if unknown else ""
-    logger.info(f"{case}: {counts}{note}.")
-    if np.array_equal(volume.affine, np.eye(4)):
-        logger.warning(f"{case}: its affine is the identity, so its voxels of 1 mm are probably not their true size.")
+    logger.info(f"{case}: {counts.in_words(source)}{note}.")
+    for channel in volume.channels:
+        for remark in source.unusual(channel.voxels, volume.affine):
+            logger.warning(f"{case}{channel.ending}: {remark}.")
 
 
-def _write_case(scan: Scan, volume: Volume, dst: Path, link: str) -> dict[str, Any]:
+def _write_case(scan: Scan, volume: Volume, masks: Sequence[str], dst: Path, link: str) -> dict[str, Any]:
     """Write or link the files of a case and return its item."""
+    images = [_write_image(channel, scan.case, volume.affine, dst, link) for channel in volume.channels]
     item: dict[str, Any] = {"case": scan.case, "patient": scan.patient}
-    if scan.nifti is None:
-        item["image"] = f"images/{scan.case}.nii.gz"
-        _write_nifti(_compact(volume.voxels), volume.affine, dst / item["image"])
-    else:
-        item["image"] = f"images/{scan.case}.nii{'.gz' if scan.nifti.suffix == '.gz' else ''}"
-        _link(scan.nifti, dst / item["image"], link)
+    item["image"] = images if len(images) > 1 else images[0]
     for key, mask in (("organ", volume.organ), ("label", volume.label)):
-        if mask is not None:
+        if key in masks and mask is not None:
             item[key] = f"{key}s/{scan.case}.nii.gz"
             _write_nifti(mask.astype(np.uint8), volume.affine, dst / item[key])
-    if volume.label is not None:
-        item["image_label"] = int(volume.label.any())
+    if volume.image_label is not None:
+        item["image_label"] = volume.image_label
     return item
+
+
+def _write_image(channel: Channel, case: str, affine: NDArray[np.float64], dst: Path, link: str) -> str:
+    """Write or link one image of a case and return its place in ``dst``."""
+    suffix = ".nii.gz" if channel.file is None or channel.file.suffix == ".gz" else channel.file.suffix
+    place = f"images/{case}{channel.ending}{suffix}"
+    if channel.file is None:
+        _write_nifti(_compact(channel.voxels), affine, dst / place)
+    else:
+        _link(channel.file, dst / place, link)
+    return place
 
 
 def _compact(voxels: NDArray[np.float32]) -> NDArray:
@@ -289,7 +307,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)  # replacing does nothing where both are links to one file
 
 
-def _refuse_arguments(source: str, src: Path, dst: Path, split: str, link: str, exclude_ircad: bool) -> None:
+def _refuse_arguments(source: str, src: Path, dst: Path, split: str, link: str, options: Mapping[str, Any]) -> None:
     for name, value, known in (
         ("source", source, SOURCES),
         ("split", split, ("patient", "slice")),
@@ -297,8 +315,12 @@ def _refuse_arguments(source: str, src: Path, dst: Path, split: str, link: str, 
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
-    if exclude_ircad and source != "lits":
-        raise ValueError(f"exclude_ircad is for lits, which contains these scans, got source {source}.")
+    if split == "slice" and not SOURCES[source].slices:
+        raise ValueError(f"split slice is for volumes, got source {source}, whose cases are single films.")
+    for name, value in options.items():
+        owners = [key for key, data_set in SOURCES.items() if name in data_set.options]
+        if source not in owners and value != inspect.signature(prepare).parameters[name].default:
+            raise ValueError(f"{name} is for {', '.join(owners)}, got source {source}.")
     if not src.is_dir():
         raise FileNotFoundError(f"{src}: expected a folder, got none there.")
     folders = src.resolve(), dst.resolve()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from monai.metrics import compute_froc_curve_data, compute_froc_score
 from numpy.typing import NDArray
+from skimage.filters import threshold_otsu
 
 from .intervals import patient_bootstrap
 from .lesions import SIZE_BINS_MM, LesionRecord, examine_lesions
@@ -49,6 +50,8 @@ def examine_case(
     truth: NDArray[Any],
     spacing_mm: Sequence[float],
     lesion_slices_only: bool = False,
+    otsu: bool = False,
+    probability: NDArray[Any] | None = None,
 ) -> CaseRecord:
     """Return the record of a case; all pixels of the organ count, and those of lesions beyond its mask do not.
 
@@ -61,10 +64,13 @@ def examine_case(
         truth: what is lesion.
         spacing_mm: size of a voxel along each axis.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
+        otsu: also find the threshold of each slice by Otsu's method, among the pixels of the organ.
+        probability: of disease in the slice, of the same shape, the same in each pixel that was examined.
     """
     if lesion_slices_only and truth.ndim == 3:
         shown = truth.any((0, 1))
         anomaly, mask, organ, truth = (x[..., shown] for x in (anomaly, mask, organ, truth))
+        probability = probability if probability is None else probability[..., shown]
     truth = truth & organ
     counts, lesions = count_scores(anomaly[organ], truth[organ]), examine_lesions(anomaly, mask, truth, spacing_mm)
     millilitres = float(np.prod(spacing_mm)) / 1000
@@ -81,20 +87,23 @@ def examine_case(
         "lesions_found": int((lesions.overlaps > 0).sum()),
         "false_positive_components": lesions.false_positives,
     }
-    slices = range(organ.shape[2]) if organ.ndim == 3 else [...]
     slice_rows = []
-    for index in slices:
-        o, t = organ[..., index], truth[..., index]
+    volumes = [np.atleast_3d(x) for x in (anomaly, mask & organ, organ, truth)]
+    tags = None if probability is None else np.atleast_3d(probability)
+    for index in range(volumes[0].shape[2]):
+        a, m, o, t = (x[..., index] for x in volumes)
         if o.any():
-            pixels = count_scores(anomaly[..., index][o], t[o])
             slice_rows.append(
                 {
                     "case": case,
-                    "slice": 0 if index is ... else index,
+                    "slice": index,
                     "organ_pixels": int(o.sum()),
                     "lesion_pixels": int(t.sum()),
-                    **_pixel_row(pixels, mask[..., index] & o, t),
-                    "mean_score": _mean(anomaly[..., index][o]),
+                    "mask_cm2": m.sum() * float(np.prod(spacing_mm[:2])) / 100,
+                    **_pixel_row(count_scores(a[o], t[o]), m, t),
+                    "mean_score": _mean(a[o]),
+                    **(_otsu_row(a, o, t) if otsu else {}),
+                    **({} if tags is None else {"probability": float(tags[..., index].max())}),
                 }
             )
     return CaseRecord(case, patient, counts, lesions, row, slice_rows)
@@ -109,6 +118,25 @@ def _pixel_row(counts: ScoreCounts, mask: NDArray[np.bool_], truth: NDArray[np.b
         "dice": 2 * (mask & truth).sum() / total if truth.any() else np.nan,
         "dice_best_threshold_of_this_test": curve.best_dice()[0],
     }
+
+
+def _otsu_row(anomaly: NDArray[Any], organ: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Row:
+    threshold = float(threshold_otsu(anomaly[organ]))  # of a constant map: its value
+    mask = (anomaly > threshold) & organ
+    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) if truth.any() else np.nan
+    return {"otsu_threshold": threshold, "dice_otsu": dice}
+
+
+def average_otsu(records: Sequence[CaseRecord], weights: NDArray[np.float64] | None = None) -> float:
+    """Return the mean of the Otsu thresholds of all slices with lesions, NaN without any.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", section 4.
+
+    Args:
+        records: that were made with ``otsu``.
+        weights: how often each case counts.
+    """
+    return _slice_mean(records, "otsu_threshold", lesions=True)(np.ones(len(records)) if weights is None else weights)
 
 
 def _mean(values: NDArray[np.floating]) -> float:
@@ -140,8 +168,25 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
             for low, high in pairwise(SIZE_BINS_MM)
         },
         "false positive components a scan": _weighted_mean(records, "false_positive_components"),
+        "mask in slices without lesions, cm²": _slice_mean(records, "mask_cm2", lesions=False),
         "FROC score (mean sensitivity at 0.5, 1, 2, 4, 8 false positives a scan)": lambda w: froc(records, w)[2],
     }
+    columns = {column for record in records for row in record.slice_rows[:1] for column in row}
+    if "otsu_threshold" in columns:
+        statistics |= {
+            "Dice at the average Otsu threshold of this test set, pooled": lambda w: pooled.curve(w).dice_at(
+                average_otsu(records, w)
+            ),
+            "Dice at each slice's own Otsu threshold, mean of slices with lesions": _slice_mean(
+                records, "dice_otsu", lesions=True
+            ),
+        }
+    if "probability" in columns:
+        tags = PooledCounts([_slice_counts(record) for record in records])
+        statistics |= {
+            "classifier's AUROC, slices": lambda w: tags.curve(w).auroc(),
+            "classifier's accuracy, slices": _accuracy(records),
+        }
     rows = []
     for name, statistic in statistics.items():
         low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
@@ -196,6 +241,35 @@ def _weighted_mean(records: Sequence[CaseRecord], key: str) -> Callable[[NDArray
         return float((weights[known] * values[known]).sum() / total) if total else float("nan")
 
     return mean
+
+
+def _slice_mean(records: Sequence[CaseRecord], key: str, lesions: bool) -> Callable[[NDArray[np.float64]], float]:
+    """Return the mean of a column over the slices with lesions, or over those without."""
+    chosen = [[row[key] for row in r.slice_rows if (row["lesion_pixels"] > 0) == lesions] for r in records]
+    return _mean_of_slices(chosen)
+
+
+def _accuracy(records: Sequence[CaseRecord]) -> Callable[[NDArray[np.float64]], float]:
+    """Return the share of slices that the classifier is right about."""
+    return _mean_of_slices(
+        [[(row["probability"] > 0.5) == (row["lesion_pixels"] > 0) for row in r.slice_rows] for r in records]
+    )
+
+
+def _mean_of_slices(values: Sequence[Sequence[float]]) -> Callable[[NDArray[np.float64]], float]:
+    """Return the mean of all slices, each counting as often as its case does."""
+    totals, counts = np.array([sum(v) for v in values], dtype=np.float64), np.array([len(v) for v in values])
+
+    def mean(weights: NDArray[np.float64]) -> float:
+        count = (weights * counts).sum()
+        return float((weights * totals).sum() / count) if count else float("nan")
+
+    return mean
+
+
+def _slice_counts(record: CaseRecord) -> ScoreCounts:
+    rows = record.slice_rows
+    return count_scores([row["probability"] for row in rows], [row["lesion_pixels"] > 0 for row in rows])
 
 
 def _sensitivity(

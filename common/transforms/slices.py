@@ -54,8 +54,9 @@ class SliceClassesd(Transform):
     """Add ``slice_class``: an image of 0 in healthy axial slices and 1 in diseased ones.
 
     It says of each slice whether it shows a lesion of the ``label``; without that what the ``slice_labels`` say, a CSV
-    with the columns ``slice``, counted from 0 along the file's own axial axis, and ``label``, 0 or 1; without that it
-    is ``image_label`` all over. It comes before ``Orientationd``, which turns it as it turns the image.
+    with the columns ``slice``, counted from 0 along the file's own axial axis, and ``label``, 0 or 1; without that the
+    ``image_label`` of a single slice or of a healthy patient. It comes before ``Orientationd``, which turns it as it
+    turns the image.
 
     Args:
         image_key: MetaTensor of shape (C, X, Y[, Z]).
@@ -84,11 +85,11 @@ class SliceClassesd(Transform):
                     raise ValueError(f"{data['slice_labels']}: expected slices of {len(classes)}, got number {index}.")
                 classes[index] = value
             classes = classes.view([-1 if i - 1 == axis else 1 for i in range(image.ndim)])
-        elif data.get("image_label") in (0, 1):
+        elif data.get("image_label") == 0 or (data.get("image_label") == 1 and image.ndim == 3):
             classes = torch.full([1] * image.ndim, float(data["image_label"]))
         else:
             raise ValueError(
-                f"{data.get('case', 'a case')}: expected a label, slice_labels, or an image_label of 0 or 1, "
+                f"{data.get('case', 'a case')}: expected a label, slice_labels, or the image_label 0 (or 1 of a slice), "
                 f"got image_label {data.get('image_label')!r}."
             )
         return {**data, "slice_class": MetaTensor(classes.expand(shape).clone(), meta=image.meta)}

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_series import write_series
+from PIL import Image
 
 from common.data.cases import Failures, list_cases, shard
 from common.data.checks import BadFileError
@@ -381,3 +382,89 @@ def test_each_case_is_worked_on_by_one_process(world_size):
 def test_fewer_cases_than_processes_are_refused():
     with pytest.raises(ValueError, match="a case at least for each of 3 processes, got 2 cases"):
         shard([{"case": "a"}, {"case": "b"}], 0, 3)
+
+
+SEQUENCES = ("t1", "t1ce", "t2", "flair")
+HEAD = np.zeros((8, 7, 6), dtype=np.float32)
+HEAD[2:6, 2:6] = np.random.default_rng(0).uniform(100, 900, (4, 4, 6))
+
+
+def write_heads(folder, name="BraTS20_Training_001_{}.nii.gz", sequences=SEQUENCES, affine=AFFINE):
+    """Write a case with a file a sequence."""
+    for number, sequence in enumerate(sequences, start=1):
+        save(number * HEAD, folder / name.format(sequence), affine)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "case"),
+    [
+        ("BraTS20_Training_001_{}.nii.gz", SEQUENCES, "BraTS20_Training_001"),
+        ("BraTS-GLI-00000-000-{}.nii.gz", ("t1n", "t1c", "t2w", "t2f"), "BraTS-GLI-00000-000"),
+        ("brats_train_001_{}_080_w.nii", SEQUENCES, "brats_train_001_080_w"),
+        ("Ärztin {}.nii.gz", ("T1", "T1Gd", "T2", "FLAIR"), "Ärztin"),
+    ],
+)
+def test_files_of_the_sequences_of_a_head_are_one_case(tmp_path, name, words, case):
+    (found,) = listed(write_heads(tmp_path, name, words), modality="mr")
+    assert found["case"] == case
+    assert found["image"] == [str(tmp_path / name.format(word)) for word in words]
+
+
+def test_four_sequences_may_lie_in_one_file(tmp_path):
+    save(np.stack([HEAD, 2 * HEAD, 3 * HEAD, 4 * HEAD], -1), tmp_path / "a.nii.gz")
+    assert names(listed(tmp_path, modality="mr")) == names(listed(tmp_path / "a.nii.gz", modality="mr")) == ["a"]
+
+
+def test_a_head_without_all_sequences_or_on_several_grids_fails_alone(tmp_path):
+    write_heads(tmp_path, "good_{}.nii.gz")
+    write_heads(tmp_path, "few_{}.nii.gz", SEQUENCES[:3])
+    write_heads(tmp_path, "moved_{}.nii.gz")
+    save(HEAD, tmp_path / "moved_flair.nii.gz", SHIFTED)
+    save(np.stack([HEAD, 2 * HEAD], -1), tmp_path / "two.nii.gz")
+    failures = Failures()
+    assert names(listed(tmp_path, modality="mr", failures=failures)) == ["good"]
+    assert "expected t1, t1ce, t2, flair in 4 files or one, got few_t1" in failures.reasons["few"]
+    assert "expected the affine of" in failures.reasons["moved"]
+    assert "expected 4 volumes" in failures.reasons["two"]
+
+
+def test_a_sequence_that_lies_there_twice_is_refused(tmp_path):
+    write_heads(tmp_path, "a_{}.nii.gz", ("t1", "t1w"))
+    with pytest.raises(ValueError, match="expected one file of t1 in the case 'a', got also"):
+        listed(tmp_path, modality="mr")
+
+
+def test_what_is_unlike_brats_is_said_and_done_all_the_same(tmp_path, caplog):
+    assert names(listed(write_heads(tmp_path), modality="mr")) == ["BraTS20_Training_001"]
+    assert "not about 1 mm" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [2, "yes", -1])
+def test_a_class_that_is_none_is_refused(tmp_path, wrong):
+    write_dataset(tmp_path, testing=[item("a", image_label=wrong)])
+    with pytest.raises(BadFileError, match="expected an image_label of 0 or 1, got"):
+        listed(tmp_path)
+
+
+def write_film(path, pixels):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_pictures_are_x_rays(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7), dtype=np.uint8)
+    for name in ("a.png", "b.jpg", "c.JPEG"):
+        write_film(tmp_path / name, pixels)
+    (tmp_path / "notes.txt").write_text("")
+    assert [item["image"][-5:] for item in listed(tmp_path, modality="xray")] == ["a.png", "b.jpg", ".JPEG"]
+    write_film(tmp_path / "wide.png", pixels[:, :5])
+    dataset = [{"image": "a.png", "label": "wide.png", "case": "a"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"testing": dataset}))
+    with pytest.raises(BadFileError, match=r"expected the size of .*a.png, \(7, 9\), got \(5, 9\)"):
+        listed(tmp_path, modality="xray")
+
+
+def test_another_modality_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="modality must be one of ct, mr, xray, got 'pet'"):
+        listed(tmp_path, modality="pet")

@@ -9,8 +9,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nibabel.affines import from_matvec
+from PIL import Image
 
-from common.data.checks import BadFileError, check_ct, check_same_grid, read_nifti
+from common.data.checks import (
+    BadFileError,
+    check_ct,
+    check_mr,
+    check_same_grid,
+    read_film,
+    read_nifti,
+    read_nifti_channels,
+    unusual_ct,
+    unusual_mr,
+)
 
 CT = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
 CT[0, 0, :2] = -1000, 400
@@ -199,6 +210,139 @@ def test_what_is_no_hounsfield_unit_is_refused(voxels, came):
 def test_a_constant_image_is_refused():
     with pytest.raises(BadFileError, match=r"a.nii: expected an image, got the same value -1000 everywhere\."):
         check_ct(np.full((4, 4, 4), -1000, np.float32), "a.nii")
+
+
+def test_a_ct_with_voxels_of_its_own_size_is_not_unusual():
+    assert unusual_ct(CT.astype(np.float32), AFFINE) == []
+
+
+def test_an_identity_affine_is_unusual_in_a_ct():
+    (remark,) = unusual_ct(CT.astype(np.float32), np.eye(4))
+    assert remark.startswith("its affine is the identity")
+
+
+def test_an_mr_of_any_scale_is_accepted():
+    for scale in (1e-3, 1, 1e4):
+        check_mr(scale * np.abs(CT).astype(np.float32), "a.nii")
+
+
+def test_a_constant_mr_is_refused():
+    with pytest.raises(BadFileError, match=r"a.nii: expected an image, got the same value 0 everywhere\."):
+        check_mr(np.zeros((4, 4, 4), np.float32), "a.nii")
+
+
+MR_AFFINE = np.diag([-1.0, -1, 1, 1])
+
+
+def brain(background=0.8, shape=(10, 10, 10)):
+    """Return an MR of which a share is 0."""
+    voxels = np.linspace(100, 1000, int(np.prod(shape)), dtype=np.float32)
+    voxels[: round(background * voxels.size)] = 0
+    return voxels.reshape(shape)
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 10), (40, 25), (40, 25, 1)], ids=["volume", "2-D", "volume of one slice"])
+def test_an_mr_as_in_brats_is_not_unusual(shape):
+    assert unusual_mr(brain(shape=shape), MR_AFFINE) == []
+
+
+def test_what_resampling_leaves_below_0_is_not_unusual():
+    voxels = brain()
+    voxels[0, 0, :3] = -5
+    assert unusual_mr(voxels, MR_AFFINE) == []
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "remarks"),
+    [
+        (brain(0.1), MR_AFFINE, ["it does not look skull-stripped, as only 10.0% of its voxels are 0"]),
+        (
+            brain() - 20 * (brain() == 0),
+            MR_AFFINE,
+            ["it does not look skull-stripped", "it has negative values, down to -20"],
+        ),
+        (brain(0.5) - 700 * (brain(0.5) > 0), MR_AFFINE, ["it has negative values, down to"]),
+        (brain(), np.diag([1, 1, 5, 1]), ["its voxels are 1 x 1 x 5 mm, not about 1 mm in each direction"]),
+        (brain(), np.diag([0.5, 0.5, 0.5, 1]), ["its voxels are 0.5 x 0.5 x 0.5 mm"]),
+        (brain(0.0), np.diag([2, 2, 2, 1]), ["it does not look skull-stripped", "its voxels are 2 x 2 x 2 mm"]),
+    ],
+    ids=["skull", "negative background", "normalised", "thick slices", "small voxels", "several"],
+)
+def test_what_is_unlike_brats_is_said(voxels, affine, remarks):
+    found = unusual_mr(voxels.astype(np.float32), affine)
+    assert [remark[: len(start)] for remark, start in zip(found, remarks, strict=True)] == remarks
+
+
+def test_the_spacing_of_an_oblique_mr_is_that_along_its_axes():
+    turned = np.array([[0.6, -0.8, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    assert unusual_mr(brain(), turned) == []
+
+
+def test_the_third_axis_of_a_slice_is_not_asked_for():
+    assert unusual_mr(brain(shape=(40, 25)), np.diag([1, 1, 5, 1])) == []
+
+
+def test_volumes_of_one_file_are_read_together(tmp_path):
+    stacked = np.stack([CT, CT + 1, CT + 2], -1)
+    voxels, affine = read_nifti_channels(save(stacked, tmp_path / "a.nii.gz"), 3)
+    np.testing.assert_array_equal(voxels, stacked.astype(np.float32), strict=True)
+    np.testing.assert_array_equal(affine, AFFINE)
+
+
+@pytest.mark.parametrize("voxels", [CT, np.stack([CT] * 3, -1)], ids=["one", "three"])
+def test_another_number_of_volumes_is_refused(tmp_path, voxels):
+    with pytest.raises(BadFileError, match=r"a.nii.gz: expected 4 volumes, got \d axes of \(8, 7, 6"):
+        read_nifti_channels(save(voxels, tmp_path / "a.nii.gz"), 4)
+
+
+FILM = np.arange(120, dtype=np.uint8).reshape(12, 10)
+
+
+def save_film(path, pixels=FILM):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "Röntgen 1.png"])
+def test_a_film_is_read_with_its_columns_first(tmp_path, name):
+    np.testing.assert_array_equal(read_film(save_film(tmp_path / name)), FILM.T.astype(np.float32), strict=True)
+
+
+def test_a_film_of_16_bits_is_read(tmp_path):
+    np.testing.assert_array_equal(read_film(save_film(tmp_path / "a.png", FILM * np.uint16(500)))[9, 11], 119 * 500)
+
+
+def write_cut_off_film(path):
+    content = save_film(path).read_bytes()
+    path.write_bytes(content[: len(content) - 60])
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: None, "expected a picture, got none there"),
+        (lambda path: path.write_bytes(b""), "expected a readable picture, got one that is damaged or cut off"),
+        (lambda path: path.write_text("404: not found"), "expected a readable picture"),
+        (write_cut_off_film, "expected a readable picture"),
+        (
+            lambda path: save_film(path, np.stack([FILM] * 3, -1)),
+            "expected a picture in shades of grey, got one of mode RGB",
+        ),
+        (lambda path: save_film(path, 0 * FILM + 7), "expected an image, got the same value 7 everywhere"),
+    ],
+    ids=["none there", "empty", "text", "cut off", "colours", "constant"],
+)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_malformed_film_is_refused_with_the_reason(tmp_path, name, write, reason):
+    write(tmp_path / name)
+    with pytest.raises(BadFileError, match=rf"{name}: {reason}.*\.$"):
+        read_film(tmp_path / name)
+
+
+def test_a_film_too_large_to_be_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(BadFileError, match=r"a.png: expected a readable picture"):
+        read_film(save_film(tmp_path / "a.png"))
 
 
 def check_mask(tmp_path, voxels, affine):

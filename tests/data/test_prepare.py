@@ -13,10 +13,11 @@ from dicom_series import write_series
 
 from common.data.cases import list_cases
 from common.data.prepare import SliceCounts, count_slices, main, prepare, split_patients
-from common.data.sources import Volume
+from common.data.sources import SOURCES
+from common.data.sources.scans import Channel, Volume
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
 
-MIN_LIVER_PIXELS = 50
+MIN_ORGAN_PIXELS = 50
 AFFINE = np.diag([9.0, 9.0, 12.0, 1.0])
 
 
@@ -81,7 +82,7 @@ def zip_up(folder, name):
 
 def run(source, src, dst, **options):
     """Prepare and return what ``dataset.json`` says."""
-    prepare(source, str(src), str(dst), min_liver_pixels=MIN_LIVER_PIXELS, **options)
+    prepare(source, str(src), str(dst), min_organ_pixels=MIN_ORGAN_PIXELS, **options)
     return json.loads((dst / "dataset.json").read_text())
 
 
@@ -689,29 +690,42 @@ LESION_SLICES = np.zeros_like(LIVER_SLICES)
 LESION_SLICES[0, 0, 0] = True
 
 
+def volume_of(shape, organ=None, label=None, affine=None, diseased=None):
+    channel = Channel(np.zeros(shape, np.float32))
+    return Volume((channel,), np.eye(4) if affine is None else affine, organ, label, diseased)
+
+
 @pytest.mark.parametrize(
-    ("min_liver_pixels", "counts"),
+    ("min_organ_pixels", "counts"),
     [(1, SliceCounts(2, 1, 1)), (4, SliceCounts(2, 1, 1)), (5, SliceCounts(1, 0, 1)), (21, SliceCounts(0, 0, 1))],
 )
-def test_slices_are_counted(min_liver_pixels, counts):
-    volume = Volume(np.zeros((4, 5, 3), np.float32), np.eye(4), LIVER_SLICES, LESION_SLICES)
-    assert count_slices(volume, min_liver_pixels) == counts
+def test_slices_are_counted(min_organ_pixels, counts):
+    assert count_slices(volume_of((4, 5, 3), LIVER_SLICES, LESION_SLICES), min_organ_pixels) == counts
 
 
 def test_slices_are_axial_whatever_the_order_of_the_axes():
     affine = np.eye(4)[[1, 2, 0, 3]]  # the first axis points to the head
     masks = [np.moveaxis(mask, 2, 0) for mask in (LIVER_SLICES, LESION_SLICES)]
-    assert count_slices(Volume(np.zeros((3, 4, 5), np.float32), affine, *masks), 4) == SliceCounts(2, 1, 1)
+    assert count_slices(volume_of((3, 4, 5), *masks, affine), 4) == SliceCounts(2, 1, 1)
 
 
 def test_a_single_slice_is_counted():
     masks = [mask[:, :, 0] for mask in (LIVER_SLICES, LESION_SLICES)]
-    assert count_slices(Volume(np.zeros((4, 5), np.float32), np.eye(4), *masks), 4) == SliceCounts(1, 0, 1)
+    assert count_slices(volume_of((4, 5), *masks), 4) == SliceCounts(1, 0, 1)
 
 
 def test_without_masks_all_slices_count_as_healthy():
-    volume = Volume(np.zeros((4, 5, 3), np.float32), np.eye(4), None, None)
-    assert count_slices(volume, 500) == SliceCounts(3, 3, 0)
+    assert count_slices(volume_of((4, 5, 3)), 500) == SliceCounts(3, 3, 0)
+
+
+def test_parts_of_a_lesion_count_once():
+    assert count_slices(volume_of((4, 5, 3), LIVER_SLICES, 3 * LESION_SLICES.astype(np.uint8)), 4) == SliceCounts(
+        2, 1, 1
+    )
+
+
+def test_slices_of_a_diseased_case_are_not_healthy_where_nobody_drew_its_lesions():
+    assert count_slices(volume_of((4, 5, 3), LIVER_SLICES, diseased=True), 4) == SliceCounts(2, 0, 0)
 
 
 def test_the_log_counts_the_slices_of_a_case(tmp_path, caplog):
@@ -723,10 +737,12 @@ def test_the_log_counts_the_slices_of_a_case(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"source": "kits"}, "source must be one of lits, msd_liver, ircad, nifti, dicom, got 'kits'"),
+        ({"source": "kits"}, "source must be one of lits, msd_liver, ircad, nifti, dicom, .*, got 'kits'"),
         ({"split": "volume"}, "split must be one of patient, slice, got 'volume'"),
         ({"link": "move"}, "link must be one of symlink, hardlink, copy, got 'move'"),
-        ({"source": "nifti", "exclude_ircad": True}, "exclude_ircad is for lits"),
+        ({"source": "nifti", "exclude_ircad": True}, "exclude_ircad is for lits, got source nifti"),
+        ({"finding": "Edema"}, "finding is for chexpert, got source lits"),
+        ({"source": "chexpert", "split": "slice"}, "split slice is for volumes, got source chexpert"),
         ({"dst": "src/prepared"}, "src and dst must be folders that do not contain each other"),
         ({"dst": "."}, "src and dst must be folders that do not contain each other"),
     ],
@@ -738,7 +754,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path, monkeypatch, options
         prepare(**{"source": "lits", "src": "src", "dst": "dst", **options})
 
 
-@pytest.mark.parametrize("source", ["lits", "msd_liver", "ircad", "nifti", "dicom"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_folder_without_the_data_set_is_refused(tmp_path, source):
     (tmp_path / "src").mkdir()
     with pytest.raises(FileNotFoundError, match=r"src: expected .*, got none there"):

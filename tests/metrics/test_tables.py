@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from common.metrics.tables import examine_case, froc, summarise
+from common.metrics.tables import average_otsu, examine_case, froc, summarise
 
 
 @pytest.fixture
@@ -69,3 +69,45 @@ def test_froc_finds_the_lesion_after_the_false_peak(scan):
     false_positives, sensitivity, _ = froc([record(scan)])
     assert sensitivity[false_positives == 1].max() == 1
     assert sensitivity[false_positives == 0].max() == 0
+
+
+def with_otsu(scan, **options):
+    scan["anomaly"] = np.where(scan["anomaly"] > 0, scan["anomaly"], 1.0)
+    return record(scan, otsu=True, **options)
+
+
+def test_otsu_finds_a_threshold_in_each_slice(scan):
+    rows = with_otsu(scan).slice_rows
+    assert rows[1]["dice_otsu"] == 1
+    assert 1 <= rows[1]["otsu_threshold"] < 30
+    assert rows[0]["otsu_threshold"] == 1  # a constant map has nothing above it
+    assert np.isnan(rows[0]["dice_otsu"])
+
+
+def test_the_average_otsu_threshold_is_that_of_slices_with_lesions(scan):
+    made = with_otsu(scan)
+    expected = np.mean([row["otsu_threshold"] for row in made.slice_rows if row["lesion_pixels"]])
+    assert average_otsu([made]) == pytest.approx(expected)
+    rows = {row["metric"]: row["value"] for row in summarise([made], 20.0)}
+    assert rows["Dice at each slice's own Otsu threshold, mean of slices with lesions"] == pytest.approx(0.5)
+    scan["truth"][:] = False
+    assert np.isnan(average_otsu([record(scan, otsu=True)]))
+
+
+def test_the_mask_in_healthy_slices_is_an_area(scan):
+    rows = {row["metric"]: row["value"] for row in summarise([record(scan)], 20.0)}
+    assert rows["mask in slices without lesions, cm²"] == pytest.approx((0 + 1 * 9 / 100) / 2)
+
+
+def test_a_classifier_is_judged_by_its_slices(scan):
+    probability = np.zeros((10, 10, 4))
+    probability[5, 5] = [0.1, 0.9, 0.4, 0.3]
+    rows = {row["metric"]: row["value"] for row in summarise([record(scan, probability=probability)], 20.0)}
+    assert rows["classifier's accuracy, slices"] == 0.75
+    assert rows["classifier's AUROC, slices"] == 1
+
+
+def test_one_slice_is_a_scan_of_its_own(scan):
+    flat = {key: value[..., 1] if isinstance(value, np.ndarray) else value[:2] for key, value in scan.items()}
+    (row,) = record(flat, otsu=True, probability=np.full((10, 10), 0.7)).slice_rows
+    assert (row["lesion_pixels"], row["probability"], row["dice_otsu"]) == (4, 0.7, 1)

@@ -1,58 +1,37 @@
-"""Data sets of liver CT as they are downloaded: where their cases lie, and what their masks mean."""
+"""CT of the liver, and CT in NIfTI or DICOM: where the cases lie, and what their masks mean."""
 
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..transforms.channels import nifti_stem
-from .cases import MASK_SUFFIXES
-from .checks import BadFileError, check_ct, check_same_grid, read_nifti
-from .dicom import patient_of, read_series, series_in
+from ..cases import MASK_SUFFIXES
+from ..checks import BadFileError, check_same_grid
+from ..dicom import patient_of, read_series, series_in
+from .scans import (
+    Channel,
+    Scan,
+    Volume,
+    annotated_ct,
+    by_name,
+    decathlon,
+    not_empty,
+    read_ct,
+    refuse_other_values,
+    some,
+)
+
+ORGAN = "liver"
 
 IRCAD_IN_LITS = range(28, 48)
 """Training volumes of LiTS that are the scans of 3D-IRCADb-01: from memory of the data set's documentation."""
-
-
-class Volume(NamedTuple):
-    """A CT and what is known about it.
-
-    Attributes:
-        voxels: HU, float32, shape (X, Y[, Z]).
-        affine: voxel to world in mm, RAS.
-        organ: true in the liver and its lesions; None where nobody has drawn it.
-        label: true in the lesions; None where nobody has drawn them.
-    """
-
-    voxels: NDArray[np.float32]
-    affine: NDArray[np.float64]
-    organ: NDArray[np.bool_] | None
-    label: NDArray[np.bool_] | None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A case that was found and is not read yet.
-
-    Attributes:
-        case: its name.
-        patient: whose it is.
-        read: reads and checks its files, and raises BadFileError for the first that cannot be used.
-        nifti: the file of its image, None where that must be converted.
-    """
-
-    case: str
-    patient: str
-    read: Callable[[], Volume]
-    nifti: Path | None = None
 
 
 def find_lits(src: Path, exclude_ircad: bool = False) -> list[Scan]:
@@ -69,30 +48,25 @@ def find_lits(src: Path, exclude_ircad: bool = False) -> list[Scan]:
         FileNotFoundError: if there is none.
         ValueError: if two files have the same name.
     """
-    files = _by_name([*src.rglob("volume-*"), *src.rglob("segmentation-*")])
+    files = by_name([*src.rglob("volume-*"), *src.rglob("segmentation-*")])
     numbers = {int(name.partition("-")[2]) for name in files if re.fullmatch(r"(volume|segmentation)-\d+", name)}
     scans = []
     for n in sorted(numbers - set(IRCAD_IN_LITS if exclude_ircad else ())):
         volume, segmentation = (files.get(f"{k}-{n}", src / f"{k}-{n}.nii") for k in ("volume", "segmentation"))
-        scans.append(_annotated(f"volume-{n}", volume, segmentation))
-    return _some(scans, src, "volume-<n>.nii and segmentation-<n>.nii")
+        scans.append(annotated_ct(f"volume-{n}", volume, segmentation, ORGAN))
+    return some(scans, src, "volume-<n>.nii and segmentation-<n>.nii")
 
 
 def find_msd_liver(src: Path) -> list[Scan]:
     """Return the training cases of the Medical Segmentation Decathlon's Task03_Liver.
 
-    The label is 1 in the liver and 2 in cancer. ``imagesTs`` has no labels and is passed over: run on it as it is.
+    The label is 1 in the liver and 2 in cancer.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if two files have the same name.
     """
-    images, labels = (_by_name((src / folder).glob("*")) for folder in ("imagesTr", "labelsTr"))
-    scans = []
-    for case in sorted(images | labels):
-        image = images.get(case, src / "imagesTr" / f"{case}.nii.gz")
-        scans.append(_annotated(case, image, labels.get(case, src / "labelsTr" / f"{case}.nii.gz")))
-    return _some(scans, src, "imagesTr/<case>.nii.gz and labelsTr/<case>.nii.gz")
+    return [annotated_ct(case, image, labels, ORGAN) for case, image, labels in decathlon(src)]
 
 
 def find_ircad(src: Path) -> list[Scan]:
@@ -111,7 +85,7 @@ def find_ircad(src: Path) -> list[Scan]:
     for folder in folders:
         name = folder.resolve().name
         scans.append(Scan(name, name, partial(_read_ircad, folder)))
-    return _some(scans, src, "3Dircadb1.<n>/PATIENT_DICOM and MASKS_DICOM")
+    return some(scans, src, "3Dircadb1.<n>/PATIENT_DICOM and MASKS_DICOM")
 
 
 def find_nifti(src: Path) -> list[Scan]:
@@ -123,13 +97,13 @@ def find_nifti(src: Path) -> list[Scan]:
         FileNotFoundError: if there is none.
         ValueError: if two files have the same name.
     """
-    files = _by_name(src.glob("*"))
+    files = by_name(src.glob("*"))
     scans = []
     for case in sorted({re.sub(f"({'|'.join(MASK_SUFFIXES)})$", "", name) for name in files}):
         image = files.get(case, src / f"{case}.nii.gz")
         organ = files.get(f"{case}_liver") or files.get(f"{case}_organ")
-        scans.append(Scan(case, case, partial(_read_with_masks, image, organ, files.get(f"{case}_label")), image))
-    return _some(scans, src, "<case>.nii.gz")
+        scans.append(Scan(case, case, partial(_read_with_masks, image, organ, files.get(f"{case}_label"))))
+    return some(scans, src, "<case>.nii.gz")
 
 
 def find_dicom(src: Path) -> list[Scan]:
@@ -152,39 +126,28 @@ def find_dicom(src: Path) -> list[Scan]:
                 scans.append(Scan(case, patient_of(files[0]) or case, partial(_read_dicom, files)))
         except BadFileError as error:
             scans.append(Scan(name, name, partial(_fail, error)))
-    return _some(scans, src, "DICOM series")
-
-
-def _annotated(case: str, image: Path, labels: Path) -> Scan:
-    return Scan(case, case, partial(_read_annotated, image, labels), image)
-
-
-def _read_annotated(image: Path, labels: Path) -> Volume:
-    """Read a CT with labels that are 1 in the liver and 2 in its lesions."""
-    voxels, affine = _read_ct(image)
-    values = check_same_grid(voxels.shape, affine, labels, image)
-    _refuse_other_values(values, (0, 1, 2), labels)
-    return Volume(voxels, affine, _not_empty(values > 0, labels), values == 2)
+    return some(scans, src, "DICOM series")
 
 
 def _read_with_masks(image: Path, organ: Path | None, label: Path | None) -> Volume:
     """Read a CT with a mask of the organ and one of the lesions, if there are any."""
-    voxels, affine = _read_ct(image)
+    voxels, affine = read_ct(image)
 
     def drawn(path: Path) -> NDArray[np.bool_]:
         values = check_same_grid(voxels.shape, affine, path, image)
-        _refuse_other_values(values, (0, 1), path)
+        refuse_other_values(values, (0, 1), path)
         return values > 0
 
     lesions = None if label is None else drawn(label)
-    liver = None if organ is None else _not_empty(drawn(organ), organ)
+    liver = None if organ is None else not_empty(drawn(organ), ORGAN, organ)
     if liver is not None and lesions is not None:
         liver |= lesions
-    return Volume(voxels, affine, liver, lesions)
+    return Volume((Channel(voxels, image),), affine, liver, lesions)
 
 
 def _read_dicom(files: Sequence[Path]) -> Volume:
-    return Volume(*read_series(files), organ=None, label=None)
+    voxels, affine = read_series(files)
+    return Volume((Channel(voxels),), affine)
 
 
 def _read_ircad(folder: Path) -> Volume:
@@ -209,7 +172,7 @@ def _read_ircad_folders(patient: Path, masks: Path) -> Volume:
                     f"{folder}: expected the grid of {image}, shape {voxels.shape} and affine {affine.tolist()}, "
                     f"got {values.shape} and {mask_affine.tolist()}."
                 )
-            _refuse_other_values(values, (0, 1, 255), folder)
+            refuse_other_values(values, (0, 1, 255), folder)
             union |= values > 0
         return union
 
@@ -218,7 +181,7 @@ def _read_ircad_folders(patient: Path, masks: Path) -> Volume:
     if not liver:
         raise BadFileError(f"{masks / 'liver'}: expected a mask of the liver, got none.")
     label = joined(folder for folder in folders if folder.name.startswith("livertumor"))
-    return Volume(voxels, affine, _not_empty(joined(liver) | label, liver[0]), label)
+    return Volume((Channel(voxels),), affine, not_empty(joined(liver) | label, ORGAN, liver[0]), label)
 
 
 def _unpacked(folder: Path, name: str, temporary: Path) -> Path:
@@ -239,45 +202,6 @@ def _unpacked(folder: Path, name: str, temporary: Path) -> Path:
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise BadFileError(f"{archive}: expected a readable zip file, got a damaged one ({error}).") from error
     return temporary / name
-
-
-def _read_ct(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    voxels, affine = read_nifti(path)
-    check_ct(voxels, path)
-    return voxels, affine
-
-
-def _refuse_other_values(values: NDArray[np.float32], expected: Sequence[int], path: Path) -> None:
-    others = np.unique(values[~np.isin(values, expected)])
-    if len(others):
-        raise BadFileError(
-            f"{path}: expected a mask of the values {', '.join(map(str, expected))}, "
-            f"got also {', '.join(f'{value:g}' for value in others[:5])}."
-        )
-
-
-def _not_empty(organ: NDArray[np.bool_], path: Path) -> NDArray[np.bool_]:
-    if not organ.any():
-        raise BadFileError(f"{path}: expected a mask of the liver, got an empty one.")
-    return organ
-
-
-def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return NIfTI files by their names without ending; hidden files, as macOS leaves them, are passed over."""
-    files: dict[str, Path] = {}
-    for path in sorted(paths):
-        if path.is_file() and path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."):
-            name = nifti_stem(path)
-            if name in files:
-                raise ValueError(f"expected one file called {name}, got {files[name]} and {path}.")
-            files[name] = path
-    return files
-
-
-def _some(scans: list[Scan], src: Path, expected: str) -> list[Scan]:
-    if not scans:
-        raise FileNotFoundError(f"{src}: expected {expected}, got none there.")
-    return scans
 
 
 def _fail(error: BadFileError) -> NoReturn:

@@ -6,7 +6,7 @@ import pytest
 from dicom_series import write_series
 
 from common.data.checks import BadFileError
-from common.data.sources import find_dicom, find_ircad, find_lits, find_msd_liver, find_nifti
+from common.data.sources.liver import find_dicom, find_ircad, find_lits, find_msd_liver, find_nifti
 
 CT = np.random.default_rng(0).integers(-1000, 400, (5, 4, 3)).astype(np.int16)
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, -3, 0, 70], [0, 0, 5, -300], [0, 0, 0, 1]])
@@ -84,9 +84,13 @@ def test_a_volume_has_hu_a_place_and_boolean_masks(tmp_path):
     save(CT, tmp_path / "volume-0.nii")
     save((LIVER + LESION).astype(np.float64), tmp_path / "segmentation-0.nii")
     volume = read(find_lits(tmp_path))
-    np.testing.assert_array_equal(volume.voxels, CT)
+    np.testing.assert_array_equal(volume.channels[0].voxels, CT)
     np.testing.assert_array_equal(volume.affine, AFFINE)
-    assert [array.dtype for array in volume[:1] + volume[2:]] == [np.float32, bool, bool]
+    assert [array.dtype for array in (volume.channels[0].voxels, volume.organ, volume.label)] == [
+        np.float32,
+        bool,
+        bool,
+    ]
 
 
 @pytest.mark.parametrize("find", [find_lits, find_msd_liver])
@@ -186,7 +190,7 @@ def test_a_single_slice_is_a_case(tmp_path):
     save(CT[:, :, 0], tmp_path / "a.nii")
     save(LIVER[:, :, 1], tmp_path / "a_liver.nii")
     volume = read(find_nifti(tmp_path))
-    assert volume.voxels.shape == volume.organ.shape == (5, 4)
+    assert volume.channels[0].voxels.shape == volume.organ.shape == (5, 4)
 
 
 def write_ircad(folder):
@@ -229,7 +233,7 @@ def test_a_folder_that_is_itself_an_ircad_patient_has_its_name(tmp_path, monkeyp
 
 def test_ircad_masks_are_read_in_the_place_of_the_image(tmp_path):
     volume = read(find_ircad(write_ircad(tmp_path / "a")))
-    np.testing.assert_array_equal(volume.voxels, CT)
+    np.testing.assert_array_equal(volume.channels[0].voxels, CT)
     np.testing.assert_array_equal(volume.organ, LIVER > 0)
     np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
 
@@ -256,5 +260,5 @@ def test_the_patients_id_is_not_given_away(tmp_path):
 def test_a_dicom_case_has_no_masks_and_no_nifti_file(tmp_path):
     write_series(tmp_path / "a", CT, AFFINE)
     (scan,) = find_dicom(tmp_path)
-    assert scan.nifti is None
-    assert scan.read()[2:] == (None, None)
+    volume = scan.read()
+    assert (volume.channels[0].file, volume.organ, volume.label) == (None, None, None)

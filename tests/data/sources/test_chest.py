@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from downloads import COLUMNS, film, write_chexpert
+from PIL import Image
+
+from common.data.checks import BadFileError
+from common.data.sources.chest import find_chexpert
+
+HEALTHY, DISEASED = {"No Finding": "1.0"}, {"No Finding": "", "Pleural Effusion": "1.0"}
+FILMS = {
+    "patient00001/study1/view1_frontal.jpg": HEALTHY,
+    "patient00002/study2/view1_frontal.jpg": DISEASED,
+    "patient00002/study1/view1_frontal.jpg": HEALTHY,
+    "patient00002/study1/view2_lateral.jpg": HEALTHY,
+    "patient00003/study1/view1_frontal.jpg": {"Pleural Effusion": "-1.0"},
+    "patient00004/study1/view1_frontal.jpg": {"No Finding": "0.0", "Pleural Effusion": "0.0", "Edema": "1.0"},
+    "patient00005/study1/view1_frontal.jpg": {},
+    "patient00006/study1/view1_frontal.jpg": HEALTHY | DISEASED | HEALTHY,
+}
+
+
+def find(src, finding="Pleural Effusion"):
+    return find_chexpert(src, finding)
+
+
+def labels(scans):
+    return {scan.case: scan.read().image_label for scan in scans}
+
+
+def test_only_frontal_films_that_are_marked_1_are_taken(tmp_path):
+    assert labels(find(write_chexpert(tmp_path, FILMS))) == {
+        "patient00001_study1_view1_frontal": 0,
+        "patient00002_study1_view1_frontal": 0,
+        "patient00002_study2_view1_frontal": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        "1 films are left out, as lateral views.",
+        "1 films are left out, as uncertain (-1) in No Finding or Pleural Effusion.",
+        "2 films are left out, as neither No Finding nor Pleural Effusion is marked.",
+        "1 films are left out, as both No Finding and Pleural Effusion are marked.",
+        "contradictory marks are those of patient00006_study1_view1_frontal.",
+    ],
+)
+def test_films_that_are_left_out_are_counted(tmp_path, caplog, counted):
+    caplog.set_level("INFO")
+    find(write_chexpert(tmp_path, FILMS))
+    assert counted in caplog.text
+
+
+def test_another_finding_makes_other_films_diseased(tmp_path):
+    cases = labels(find(write_chexpert(tmp_path, FILMS), "Edema"))
+    assert [case[:12] for case, label in cases.items() if label] == ["patient00004"]
+
+
+def test_a_finding_that_is_uncertain_leaves_a_healthy_film_out(tmp_path):
+    films = {"patient00001/study1/view1_frontal.jpg": {"No Finding": "1.0", "Pleural Effusion": "-1.0"}}
+    with pytest.raises(FileNotFoundError, match="frontal films of No Finding or Pleural Effusion, got none there"):
+        find(write_chexpert(tmp_path, films))
+
+
+def test_films_have_their_patients(tmp_path):
+    patients = [scan.patient for scan in find(write_chexpert(tmp_path, FILMS))]
+    assert patients == ["patient00001", "patient00002", "patient00002"]
+
+
+@pytest.mark.parametrize("name", ["CheXpert-v1.0-small", "CheXpert-v1.0", "data/März 1"])
+def test_what_paths_begin_with_does_not_matter(tmp_path, name):
+    assert len(find(write_chexpert(tmp_path, FILMS, name=name))) == 3
+
+
+def test_the_folder_around_the_data_set_will_do(tmp_path):
+    write_chexpert(tmp_path / "CheXpert-v1.0-small", FILMS)
+    assert len(find(tmp_path)) == 3
+
+
+def test_both_tables_are_read(tmp_path):
+    write_chexpert(tmp_path, FILMS)
+    write_chexpert(tmp_path, {"patient64541/study1/view1_frontal.jpg": DISEASED}, "valid")
+    assert labels(find(tmp_path))["patient64541_study1_view1_frontal"] == 1
+
+
+def test_marks_may_be_whole_numbers(tmp_path):
+    films = {"patient00001/study1/view1_frontal.jpg": {"No Finding": "1", "Pleural Effusion": "0"}}
+    assert list(labels(find(write_chexpert(tmp_path, films))).values()) == [0]
+
+
+def test_a_film_is_linked_to_its_file(tmp_path):
+    channel = find(write_chexpert(tmp_path, FILMS))[0].read().channels[0]
+    assert channel.file == tmp_path / "train/patient00001/study1/view1_frontal.jpg"
+
+
+def test_finding_reads_no_film(tmp_path):
+    write_chexpert(tmp_path, FILMS)
+    (tmp_path / "train/patient00001/study1/view1_frontal.jpg").write_bytes(b"")
+    assert len(find(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "expected a picture, got none there"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-30]),
+            "expected a readable picture, got one that is damaged",
+        ),
+        (lambda path: Image.fromarray(np.stack([film()] * 3, -1)).save(path), "got one of mode RGB"),
+        (lambda path: Image.fromarray(film() * 0).save(path), "got the same value 0 everywhere"),
+    ],
+    ids=["missing", "cut off", "colours", "constant"],
+)
+def test_a_film_that_cannot_be_used_is_named(tmp_path, spoil, reason):
+    scan = find(write_chexpert(tmp_path, FILMS))[0]
+    spoil(tmp_path / "train/patient00001/study1/view1_frontal.jpg")
+    with pytest.raises(BadFileError, match=rf"patient00001/study1/view1_frontal.jpg: .*{reason}"):
+        scan.read()
+
+
+@pytest.mark.parametrize("finding", ["Pleural effusion", "No Finding", "Age", ""])
+def test_an_unknown_finding_is_refused_with_those_there_are(tmp_path, finding):
+    with pytest.raises(ValueError, match=r"finding must be one of Enlarged Cardiomediastinum, .*, got '"):
+        find(write_chexpert(tmp_path, FILMS), finding)
+
+
+@pytest.mark.parametrize("missing", ["Path", "Frontal/Lateral", "No Finding"])
+def test_a_table_without_a_column_is_refused(tmp_path, missing):
+    (tmp_path / "train.csv").write_text(",".join(name for name in COLUMNS if name != missing) + "\n")
+    with pytest.raises(ValueError, match=rf"train.csv: expected a table of CheXpert, got one without {missing}\."):
+        find(tmp_path)
+
+
+def test_a_path_that_names_no_film_is_refused(tmp_path):
+    write_chexpert(tmp_path, {"patient1.jpg": HEALTHY})
+    with pytest.raises(ValueError, match=r"train.csv: expected paths as train/patient00001/study1/view1_frontal.jpg"):
+        find(tmp_path)
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected train.csv or valid.csv with frontal films"):
+        find(tmp_path)
