@@ -1,7 +1,7 @@
 """Compare a bundle's method with its baselines and controls on phantoms: ``python -m ci.study gdpi``.
 
 Patients, seeds and rows are fixed here; the budgets of the trained methods are those of ``ci.train_demo``.
-``--tune True`` compares settings on validation patients instead. Healthy versions are kept in the output folder, so
+``--tune True`` compares settings on validation patients instead. What methods answer is kept in the output folder, so
 that a study can be continued.
 """
 
@@ -23,22 +23,32 @@ from common.checkpoints import load_parts
 from common.handlers import write_csv
 from common.metrics.intervals import patient_bootstrap
 from common.metrics.pixels import Curve, PooledCounts
-from common.metrics.tables import CaseRecord, Row, examine_case, summarise
-from common.phantoms.__main__ import abdomen_ct
-from common.report.figures import Panel, box_around, curves_figure, panel_grid, png
+from common.metrics.tables import CaseRecord, Row, average_otsu, examine_case, summarise
+from common.phantoms.__main__ import abdomen_ct, brain_mr
+from common.report.figures import CT, Display, Panel, box_around, curves_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
-from common.transforms.anomaly import anomaly_map
+from common.transforms.anomaly import anomaly_map, smooth_in
+from common.transforms.organ import foreground
 
 from . import ROOT, bundle_parser
 
 SCANNERS = {"a": "the scanner of the training", "b": "another scanner, nothing tuned on it"}
 NUM_PATIENTS, NUM_VALIDATION, NUM_SEEDS, NUM_BOOTSTRAPS = 20, 12, 3, 1000
-ROUND_TO_HU = 1
-"""Decimals of the scores that are counted, so that few differ."""
+
+
+class Case(NamedTuple):
+    """A patient on the config's grid: arrays of shape (X, Y, Z), and the channels as the inferer takes them."""
+
+    name: str
+    inputs: torch.Tensor
+    image: NDArray[np.float32]
+    organ: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+    spacing_mm: list[float]
 
 
 class Method(NamedTuple):
-    """What makes a healthy version of a volume, and the rows of the table that it gives.
+    """What answers for a volume, and the rows of the table that it gives.
 
     Attributes:
         rows: radii of the final filter (see ``smooth``), pixels, by the name of the row.
@@ -116,23 +126,121 @@ def gdpi_tuning() -> list[Method]:
     return methods
 
 
-METHODS: dict[str, Callable[[Sequence[int]], list[Method]]] = {"gdpi": gdpi_methods}
-TUNING: dict[str, Callable[[], list[Method]]] = {"gdpi": gdpi_tuning}
+CONTROL_OPTIONS = {
+    **{key: f"@{key}" for key in ("num_channels", "normalize", "percentile", "slice_range", "pixel_mm", "patch_size")},
+    **{key: f"@{key}" for key in ("median_radius", "threshold", "slice_batch_size")},
+}
+TRANSLATION_OPTIONS = {
+    **CONTROL_OPTIONS,
+    **{key: f"@{key}" for key in ("noise_level", "guidance", "guidance_scale", "encode_class", "decode_class", "seed")},
+    "schedule": "@schedule",
+}
 
 
-class Case(NamedTuple):
-    """A patient on the config's grid: arrays of shape (X, Y, Z), and both channels as the inferer takes them."""
+def _inferer(name: str, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the setting that puts another inferer in the place of the bundle's own."""
+    return {"inferer": {"_target_": f"common.inferers.{name}", **options, **more}}
 
-    name: str
-    inputs: torch.Tensor
-    image: NDArray[np.float32]
-    organ: NDArray[np.bool_]
-    truth: NDArray[np.bool_]
-    spacing_mm: list[float]
+
+def wolleb_methods(default_radius: Sequence[int]) -> list[Method]:
+    """Return the rows that noise encoding is compared in; the first is the bundle's default.
+
+    Args:
+        default_radius: the bundle's ``median_radius``.
+    """
+    noise = _inferer("translation.NoiseTranslationInferer", TRANSLATION_OPTIONS)
+    settings: dict[str, tuple[dict[str, Any], bool]] = {
+        "noise encoding and guidance": ({}, False),
+        "s = 0, conditioning alone": ({"guidance_scale": 0.0}, False),
+        "DDPM, random noise in place of the encoding": (noise, True),
+        "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, True),
+        "saliency of the classifier": (_inferer("comparisons.AttributionInferer", CONTROL_OPTIONS), False),
+        "Grad-CAM of the classifier": (
+            _inferer("comparisons.AttributionInferer", CONTROL_OPTIONS, layer="norm"),
+            False,
+        ),
+        "control: distance to the median of the head": (
+            _inferer("comparisons.MedianTranslationInferer", CONTROL_OPTIONS),
+            False,
+        ),
+        "control: FLAIR, histogram equalised": (
+            _inferer("comparisons.EqualizedInferer", CONTROL_OPTIONS, channel=3),
+            False,
+        ),
+    }
+    return [
+        *(Method({row: default_radius}, settings=keys, drawn=drawn) for row, (keys, drawn) in settings.items()),
+        Method({"VAE": default_radius}, "baselines", {}, "vae::inferer"),
+    ]
+
+
+def wolleb_tuning() -> list[Method]:
+    """Return the noise levels and guidance scales that are tried on validation patients."""
+    return [
+        Method({f"L {level}, s {scale}, filter {r}": r for r in ([0], [1])}, settings=settings)
+        for level in (300, 500, 700)
+        for scale in (0.0, 30.0, 100.0, 300.0)
+        for settings in ({"noise_level": level, "guidance_scale": scale},)
+    ]
 
 
 Records = dict[str, list[list[CaseRecord]]]
 """By row: for each seed the records of all cases."""
+
+
+class Study(NamedTuple):
+    """What is compared on which phantoms.
+
+    Attributes:
+        write: of ``common.phantoms``, what writes them.
+        methods: rows of the table, given the bundle's ``median_radius``.
+        tuning: what ``--tune True`` compares.
+        answer: channel of the inferer's result that is kept.
+        score: (case, answer, radius) -> map.
+        organ: (inputs) -> where scores count, bool, (X, Y, Z).
+        case_settings: keys of the config that cases are read with.
+        answer_settings: keys of all configs that methods answer with.
+        otsu: thresholds are means of Otsu's on validation patients, not those of the largest Dice.
+        decimals: of the scores that are counted, so that few differ.
+        display: how images and maps are shown.
+    """
+
+    write: Callable[..., None]
+    methods: Callable[[Sequence[int]], list[Method]]
+    tuning: Callable[[], list[Method]]
+    answer: int
+    score: Callable[[Case, NDArray[np.float32], Sequence[int]], NDArray[np.float32]]
+    organ: Callable[[torch.Tensor], torch.Tensor]
+    case_settings: Mapping[str, Any] = {}
+    answer_settings: Mapping[str, Any] = {}
+    otsu: bool = False
+    decimals: int = 1
+    display: Display = CT
+
+
+STUDIES = {
+    "gdpi": Study(
+        write=abdomen_ct,
+        methods=gdpi_methods,
+        tuning=gdpi_tuning,
+        answer=1,
+        score=lambda case, healthy, radius: anomaly_map(case.image, healthy, case.organ, radius),
+        organ=lambda inputs: inputs[1] > 0,
+        case_settings={"organ_source": "file"},
+    ),
+    "wolleb_anomaly": Study(
+        write=brain_mr,
+        methods=wolleb_methods,
+        tuning=wolleb_tuning,
+        answer=0,
+        score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
+        organ=lambda inputs: foreground(inputs)[0],
+        answer_settings={"median_radius": 0},
+        otsu=True,
+        decimals=3,
+        display=Display(channel=3, window=None, map_window=(0.0, 1.0), unit="of the scaled intensities"),
+    ),
+}
 
 
 def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_workers: int = 2) -> None:
@@ -144,27 +252,26 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
         tune: compare settings on validation patients instead, without intervals.
         num_workers: processes that draw phantoms.
     """
+    plan = STUDIES[bundle]
     folder = Path(output_dir or ROOT / "work" / bundle / "study").resolve()
     for scanner in SCANNERS:
         data = folder / f"scanner_{scanner}"
         if not (data / "dataset.json").is_file():
-            abdomen_ct(
-                str(data), validation=NUM_VALIDATION, testing=NUM_PATIENTS, scanner=scanner, num_workers=num_workers
-            )
+            counts = {"validation": NUM_VALIDATION, "testing": NUM_PATIENTS}
+            plan.write(str(data), scanner=scanner, num_workers=num_workers, **counts)
     validation = list(read_cases(bundle, folder / "scanner_a", "validation"))
     if tune:
-        found = examine(bundle, folder, TUNING[bundle](), validation, "validation", 1)
+        found = examine(bundle, folder, plan.tuning(), validation, "validation", 1)
         rows = sorted((_plain_row(name, records) for name, records in found.items()), key=lambda row: -row["ap"])
         write_csv(folder / "tuning.csv", rows)
         for row in rows:
             print("  ".join(f"{value:.3f}" if isinstance(value, float) else f"{value:60s}" for value in row.values()))
         return
 
-    methods = METHODS[bundle](
-        list(ensure_tuple(bundle_parser(bundle, "inference").get_parsed_content("median_radius")))
-    )
+    default_radius = bundle_parser(bundle, "inference").get_parsed_content("median_radius")
+    methods = plan.methods(list(ensure_tuple(default_radius)))
     fitted = {
-        row: float(np.mean([_pooled(r).curve().best_dice()[1] for r in records]))
+        row: float(np.mean([_fitted(r, plan.otsu) for r in records]))
         for row, records in examine(bundle, folder, methods, validation, "validation", 1).items()
     }
     sections = []
@@ -179,7 +286,10 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
         curves = {row: _pooled(records[0]).curve() for row, records in found.items() if _in_figures(row)}
         sections += [
             Section(
-                f"Scanner {scanner}: {meaning}", [EXPLANATION], rows, [Picture("Seed 0.", png(curves_figure(curves)))]
+                f"Scanner {scanner}: {meaning}",
+                [EXPLANATION],
+                [_with_intervals(row) for row in rows],
+                [Picture("Seed 0.", png(curves_figure(curves)))],
             ),
             Section(f"Scanner {scanner}: {default} by size of the lesion, seed 0", rows=sizes),
             Section(
@@ -195,7 +305,7 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
 
 
 EXPLANATION = (
-    f"{NUM_PATIENTS} patients, never trained on; all pixels of the liver pooled; mean of {NUM_SEEDS} seeds where a "
+    f"{NUM_PATIENTS} patients, never trained on; all pixels of the organ pooled; mean of {NUM_SEEDS} seeds where a "
     "method draws; 95 % intervals over patients. A difference is that of the first row minus this one, patients "
     "drawn alike. Thresholds of 'dice' were fitted on validation patients of scanner a."
 )
@@ -203,10 +313,11 @@ EXPLANATION = (
 
 def read_cases(bundle: str, dataset_dir: Path, split: str) -> Iterator[Case]:
     """Yield the cases of a data set as the bundle's own preprocessing gives them."""
-    parser = bundle_parser(bundle, "inference", dataset_dir=str(dataset_dir), split=split, organ_source="file")
-    for item in parser.get_parsed_content("dataset"):
+    plan = STUDIES[bundle]
+    settings = {"dataset_dir": str(dataset_dir), "split": split, **plan.case_settings}
+    for item in bundle_parser(bundle, "inference", **settings).get_parsed_content("dataset"):
         inputs, truth = item["image"], item["label"]
-        arrays = (inputs[0].numpy(), inputs[1].numpy() > 0, truth[0].numpy() > 0)
+        arrays = (inputs[plan.display.channel].numpy(), plan.organ(inputs).numpy(), truth[0].numpy() > 0)
         yield Case(str(item["case"]), inputs[None], *arrays, [float(s) for s in inputs.pixdim])
 
 
@@ -219,19 +330,19 @@ def examine(
     num_seeds: int,
     thresholds: Mapping[str, float] | None = None,
 ) -> Records:
-    """Return the records of all rows; healthy versions that lie in the folder are not made again."""
+    """Return the records of all rows; answers that lie in the folder are not made again."""
+    plan = STUDIES[bundle]
     found: Records = {}
     for index, method in enumerate(methods):
         for seed in range(num_seeds if method.drawn else 1):
-            versions = healthy_versions(bundle, folder, method, cases, split, seed)
+            given = answers(bundle, folder, method, cases, split, seed)
             rows: dict[str, list[CaseRecord]] = {row: [] for row in method.rows}
-            for case, healthy in zip(cases, versions, strict=True):
+            for case, answer in zip(cases, given, strict=True):
                 for row, radius in method.rows.items():
-                    scores = np.round(anomaly_map(case.image, healthy, case.organ, radius), ROUND_TO_HU)
+                    scores = np.round(plan.score(case, answer, radius), plan.decimals)
                     mask = (scores >= (thresholds or {}).get(row, np.inf)) & case.organ
-                    rows[row].append(
-                        examine_case(case.name, case.name, scores, mask, case.organ, case.truth, case.spacing_mm)
-                    )
+                    images = (scores, mask, case.organ, case.truth)
+                    rows[row].append(examine_case(case.name, case.name, *images, case.spacing_mm, otsu=plan.otsu))
             for row, records in rows.items():
                 found.setdefault(row, []).append(records)
                 ap = _pooled(records).curve().average_precision()
@@ -239,16 +350,17 @@ def examine(
     return found
 
 
-def healthy_versions(
+def answers(
     bundle: str, folder: Path, method: Method, cases: Sequence[Case], split: str, seed: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the healthy version of each case, HU."""
-    settings = {**method.settings, **({"seed": seed} if method.drawn else {})}
+    """Yield what a method answers for each case: the channel that the study keeps."""
+    plan = STUDIES[bundle]
+    settings = {**plan.answer_settings, **method.settings, **({"seed": seed} if method.drawn else {})}
     parser = bundle_parser(bundle, method.config, **settings)
     weights = Path(parser.get_parsed_content("model_path"))
     config = ROOT / "bundles" / bundle / "configs" / f"{method.config}.json"
     made_from = config.read_bytes() + weights.read_bytes() + json.dumps(settings).encode()
-    kept = folder / "healthy" / split / f"{method.inferer.split('::')[0]}_{hashlib.sha256(made_from).hexdigest()[:12]}"
+    kept = folder / "answers" / split / f"{method.inferer.split('::')[0]}_{hashlib.sha256(made_from).hexdigest()[:12]}"
     network = None
     for case in tqdm(cases, desc=next(iter(method.rows)), leave=False):
         path = kept / f"{case.name}.npz"
@@ -259,9 +371,13 @@ def healthy_versions(
                 load_parts(network, str(weights))
                 network.eval()
             path.parent.mkdir(parents=True, exist_ok=True)
-            healthy = inferer(case.inputs.to(parser.get_parsed_content("device")), network)[0, 1]
-            np.savez_compressed(path, healthy=healthy.cpu().numpy())
-        yield np.load(path)["healthy"]
+            answer = inferer(case.inputs.to(parser.get_parsed_content("device")), network)[0, plan.answer]
+            np.savez_compressed(path, answer=answer.cpu().numpy())
+        yield np.load(path)["answer"]
+
+
+def _fitted(records: Sequence[CaseRecord], otsu: bool) -> float:
+    return average_otsu(records) if otsu else _pooled(records).curve().best_dice()[1]
 
 
 def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
@@ -294,9 +410,23 @@ def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
             low, high = patient_bootstrap(patients, difference, NUM_BOOTSTRAPS)
             numbers[f"{name}_difference_low"], numbers[f"{name}_difference_high"] = low, high
         numbers["threshold"] = thresholds[row]
-        numbers["normal_slice_mean"] = _normal_slice_mean(found[row])
+        normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
+        areas = [s["organ_pixels"] for s in normal]
+        numbers["normal_slice_mean"] = float(np.average([s["mean_score"] for s in normal], weights=areas))
+        numbers["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
         table.append(numbers)
     return table
+
+
+def _with_intervals(row: Row) -> Row:
+    """Return a row of the table as the page shows it, each interval beside its number."""
+    shown: Row = {}
+    for name, value in row.items():
+        if f"{name}_low" in row:
+            shown[name.replace("_", " ")] = f"{value:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+        elif not name.endswith(("_low", "_high")):
+            shown[name.replace("_", " ")] = value
+    return shown
 
 
 def _difference(ours: Callable[..., float], theirs: Callable[..., float], weights: NDArray[np.float64]) -> float:
@@ -314,25 +444,26 @@ def panels(
     """Return the figure of three patients by all methods, as the paper's Figures 6 to 11."""
     order = np.argsort([-record.row["ap"] for record in records], kind="stable")
     chosen = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
-    rows = []
+    plan, rows = STUDIES[bundle], []
     for index in chosen:
         case = cases[index]
+        window = plan.display.window or (0.0, float(np.percentile(case.image, 99.5)))
         z = int(case.truth.sum((0, 1)).argmax())
         here: Any = (*box_around(case.organ, margin=4), z)
         outlines = {"lime": case.truth[here]}
-        row = [Panel(case.name, case.image[here], outlines={"cyan": case.organ[here], **outlines})]
+        row = [Panel(case.name, case.image[here], outlines={"cyan": case.organ[here], **outlines}, window=window)]
         for method in methods:
-            healthy = next(healthy_versions(bundle, folder, method, [case], split, 0))
+            answer = next(answers(bundle, folder, method, [case], split, 0))
             for name, radius in method.rows.items():
                 if _in_figures(name):
-                    scores = anomaly_map(case.image, healthy, case.organ, radius)
-                    row.append(Panel(name, case.image[here], scores[here], outlines))
+                    scores = plan.score(case, answer, radius)
+                    row.append(Panel(name, case.image[here], scores[here], outlines, window, plan.display.map_window))
         rows.append(row)
     return panel_grid(rows)
 
 
 def _in_figures(row: str) -> bool:
-    return not row.startswith("control") or row.endswith("filter [1]")
+    return not row.startswith("control") or "filter" not in row or row.endswith("filter [1]")
 
 
 def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]]) -> Row:
@@ -343,12 +474,6 @@ def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]]) -> Row:
         "auc": float(np.mean([c.auroc() for c in curves])),
         "dice_best_threshold": float(np.mean([c.best_dice()[0] for c in curves])),
     }
-
-
-def _normal_slice_mean(seeds: Sequence[Sequence[CaseRecord]]) -> float:
-    """Return the mean score in the liver of slices without lesions, HU: the paper's Table IV."""
-    slices = [s for records in seeds for record in records for s in record.slice_rows if s["lesion_pixels"] == 0]
-    return float(np.average([s["mean_score"] for s in slices], weights=[s["organ_pixels"] for s in slices]))
 
 
 def _pooled(records: Sequence[CaseRecord]) -> PooledCounts:

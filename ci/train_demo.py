@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fire
 
@@ -20,9 +20,9 @@ class Recipe(NamedTuple):
 
     phantom: str
     """Which body part ``common.phantoms`` draws."""
-    demo: dict[str, float]
+    demo: dict[str, Any]
     """Of the data set in ``demo/``."""
-    data: dict[str, float]
+    data: dict[str, Any]
     """Of the data set that the weights are trained on; its patients are not those of the tests."""
     trainings: tuple[tuple[str, dict[str, float | str]], ...]
     """Config and options of each training."""
@@ -46,7 +46,26 @@ RECIPES = {
             ),
             ("baselines", {"max_epochs": 30, "val_interval": 3}),
         ),
-    )
+    ),
+    "wolleb_anomaly": Recipe(
+        phantom="brain_mr",
+        demo={"training": 2, "validation": 2, "testing": 3, "shape": (64, 76, 10)},
+        data={"training": 240, "validation": 12, "healthy_share": 0.25},
+        trainings=(
+            (
+                "train",
+                {
+                    "train_parts": "all",
+                    "classifier_max_epochs": 40,
+                    "regressor_max_epochs": 30,
+                    "segmenter_max_epochs": 30,
+                    "max_epochs": 100,
+                    "val_interval": 2,
+                    "task_interval": 50,
+                },
+            ),
+        ),
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Handlers that turn the outputs of an evaluator into tables, pictures and a page."""
 
 import csv
+import json
 import logging
 import os
 import time
@@ -226,6 +227,38 @@ class CaseReport:
             Section("Detection", rows=self.detection.rows, pictures=pictures),
             Section("Detection by case", rows=[record.row for record in records]),
         ]
+
+
+class TrainingPairs:
+    """List synthetic images and their masks in a ``dataset.json``, as training cases.
+
+    Args:
+        output_dir: where it goes, and the folders of the cases are.
+        image: postfix of the synthetic images.
+        label: postfix of the masks.
+    """
+
+    def __init__(self, output_dir: str, image: str, label: str) -> None:
+        self.output_dir, self.image, self.label = Path(output_dir), image, label
+        self.items: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _add(self, engine: Any) -> None:
+        for item, _ in zip(engine.state.batch, engine.state.output, strict=True):
+            case = item["case"]
+            paths = {key: f"{case}/{case}_{getattr(self, key)}.nii.gz" for key in ("image", "label")}
+            self.items.append({"case": case, "patient": item["patient"], **paths, "image_label": 1})
+
+    def _write(self) -> None:
+        items = sorted(_from_all_ranks(self.items), key=lambda item: item["case"])
+        if idist.get_rank() == 0:
+            content = {"name": "synthetic lesions", "training": items, "validation": [], "testing": []}
+            (self.output_dir / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 class Previews:

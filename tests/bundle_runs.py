@@ -12,7 +12,12 @@ FAST = {
         "train": {"organ_max_epochs": 1, "max_epochs": 1, "task_interval": 1, "num_inference_steps": 4}
         | {"task_inference_steps": 2, "jump_length": 2, "num_resamples": 1, "num_samples": 1, "volumes_per_batch": 2},
         "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
-    }
+    },
+    "wolleb_anomaly": {
+        "inference": {"num_inference_steps": 4},
+        "train": {f"{part}max_epochs": 1 for part in ("classifier_", "regressor_", "segmenter_", "")}
+        | {"task_interval": 1, "num_inference_steps": 4, "task_inference_steps": 4, "volumes_per_batch": 2},
+    },
 }
 """Settings that make a run short, by bundle and config."""
 

@@ -23,6 +23,9 @@ OVERLAYS = {
     "multi_gpu_inference": ["inference"],
     "multi_gpu_train": ["train"],
     "paper": ["train", "inference"],
+    "regression": ["inference"],
+    "segmentation": ["inference"],
+    "sweep": ["inference"],
 }
 MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}
 """Keys of one name that mean the same and need not be equal in train.json and inference.json."""
@@ -56,10 +59,12 @@ def components(config, name=""):
 
 
 def keys_of(config, above=""):
-    for key, value in config.items():
-        yield above + key.lstrip("+")
-        if isinstance(value, dict):
-            yield from keys_of(value, f"{above}{key.lstrip('+')}::")
+    """Yield the ids of everything in a config, as overlays name them."""
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        name = above + str(key).lstrip("+")
+        yield name
+        if isinstance(value, dict | list):
+            yield from keys_of(value, f"{name}::")
 
 
 def called(component):
@@ -101,19 +106,18 @@ def test_no_key_is_dead(path):
         assert re.search(rf"@{re.escape(key)}\b", text), f"nothing refers to {key}"
 
 
-@bundles
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_sets_only_what_exists(bundle, overlay):
-    configs = bundle / "configs"
-    known = {key for base in OVERLAYS[overlay] for key in keys_of(read(configs / f"{base}.json"))}
-    text = (configs / f"{overlay}.json").read_text()
-    taken = set()
-    for base in OVERLAYS[overlay]:
-        for name, component in components(read(configs / f"{base}.json")):
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.stem in OVERLAYS], ids=lambda p: f"{p.parent.parent.name}/{p.name}"
+)
+def test_an_overlay_sets_only_what_exists(path):
+    bases, text = [read(path.with_name(f"{base}.json")) for base in OVERLAYS[path.stem]], path.read_text()
+    known, taken = {key for base in bases for key in keys_of(base)}, set()
+    for base in bases:
+        for name, component in components(base):
             target = called(component)
             calls = [c.__init__ for c in target.__mro__[:-1]] if inspect.isclass(target) else [target]
             taken |= {f"{name[2:]}::{p}" for call in calls for p in inspect.signature(call).parameters}
-    for key in read(configs / f"{overlay}.json"):
+    for key in read(path):
         plain = key.lstrip("+")
         assert plain in known | taken | {"_desc_", "finalize"} or f"@{plain}" in text, f"{key} is nowhere"
 

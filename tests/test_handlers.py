@@ -1,5 +1,6 @@
 import csv
 import itertools
+import json
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from common.handlers import (
     Detection,
     LoadWeights,
     Previews,
+    TrainingPairs,
     as_seen,
     case_figure,
     spacing_mm,
@@ -390,3 +392,17 @@ def test_thresholds_can_be_fitted_by_otsu():
     detection = Detection(None, threshold_rule="otsu")
     run([item()], detection)
     assert detection.fitted_threshold == average_otsu(detection.records)
+
+
+def test_synthetic_images_and_their_masks_are_listed_for_training(tmp_path):
+    run([item("b"), item("a")], TrainingPairs(str(tmp_path), "synthetic", "wanted"))
+    found = json.loads((tmp_path / "dataset.json").read_text())
+    assert [entry["case"] for entry in found["training"]] == ["a", "b"]
+    assert found["training"][0] == {
+        "case": "a",
+        "patient": item("a")["patient"],
+        "image": "a/a_synthetic.nii.gz",
+        "label": "a/a_wanted.nii.gz",
+        "image_label": 1,
+    }
+    assert found["validation"] == found["testing"] == []

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "report": {"metrics"},
     "handlers": {"losses", "metrics", "checkpoints", "report"},
     "engines": {"losses", "metrics", "checkpoints", "report", "handlers"},
+    "sweeps": {"metrics", "checkpoints", "report", "handlers", "transforms"},
 }
 MODULES = sorted((ROOT / "common").rglob("*.py"))
 

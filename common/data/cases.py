@@ -27,7 +27,7 @@ from .checks import (
 )
 from .dicom import read_series
 
-MASK_SUFFIXES = ("_liver", "_organ", "_label")
+MASK_SUFFIXES = ("_liver", "_organ", "_label", "_wanted")
 """File names that end so hold masks of a case, not cases."""
 
 SEQUENCES: Mapping[str, Sequence[str]] = {
@@ -41,7 +41,7 @@ SEQUENCES: Mapping[str, Sequence[str]] = {
 FILMS = (".png", ".jpg", ".jpeg", ".npy")
 """Endings of X-rays, in lower case."""
 
-PATHS = ("image", "organ", "label", "slice_labels")
+PATHS = ("image", "organ", "label", "wanted", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""
 
 logger = logging.getLogger(__name__)
@@ -82,9 +82,9 @@ def list_cases(
 
     Args:
         dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), one file, a folder of files,
-            one DICOM series or a folder of DICOM series. Without ``dataset.json`` all images are cases of any split,
-            and ``<case>_liver``, ``<case>_organ`` and ``<case>_label`` beside an image are its masks. For MR, files
-            whose names differ in one of the words of ``SEQUENCES`` are the channels of one case.
+            one DICOM series or a folder of DICOM series. Without ``dataset.json`` all images are cases of any split;
+            their masks are beside them, ``<case>_liver`` or ``<case>_organ``, ``<case>_label``, ``<case>_wanted``. For
+            MR, files whose names differ in one of the words of ``SEQUENCES`` are the channels of one case.
         split: ``training``, ``validation`` or ``testing``.
         organ_source: ``file`` demands an organ mask for each case, ``network`` and ``totalsegmentator`` ignore those
             there are, ``auto`` takes what there is.
@@ -134,7 +134,7 @@ def check_item(item: dict[str, Any], modality: str = "ct") -> None:
     """
     images = [Path(image) for image in ensure_tuple(item["image"])]
     shape, affine = READERS[modality](images)
-    for key in ("organ", "label"):
+    for key in ("organ", "label", "wanted"):
         if key not in item:
             continue
         if modality == "xray":
@@ -291,7 +291,7 @@ def _folder_name(folder: Path, source: Path) -> str:
 def _with_masks(image: Path) -> dict[str, Any]:
     """Return an image with the masks that lie beside it."""
     item = {"image": str(image)}
-    for key, suffixes in (("organ", ("_liver", "_organ")), ("label", ("_label",))):
+    for key, suffixes in (("organ", ("_liver", "_organ")), ("label", ("_label",)), ("wanted", ("_wanted",))):
         for suffix in suffixes:
             for extension in (".nii.gz", ".nii"):
                 beside = image.with_name(f"{nifti_stem(image)}{suffix}{extension}")

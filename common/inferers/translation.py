@@ -164,7 +164,8 @@ class TranslationInferer(SliceInferer):
         """Return the probability of disease and the changes of all versions, shape (S, 1 + versions * C, x, y)."""
         where = list(patches_around(slices.organ, slices.organ, self.patch_size, self.margin))
         images = [(slices.image, 0.0), (slices.organ, 0), (slices.wanted, 0)]
-        with tqdm(total=-(-len(where) // self.slice_batch_size) * self.num_steps(), disable=not self.progress) as bar:
+        total = -(-len(where) // self.slice_batch_size) * self.num_steps()
+        with tqdm(total=total, disable=not self.progress, leave=False) as bar:
 
             def answer(image: Tensor, organ: Tensor, wanted: Tensor, generators: Generators) -> Tensor:
                 changes = [v - image for v in self.translate(Batch(image, organ, wanted), network, generators, bar)]
@@ -314,36 +315,6 @@ class NoiseTranslationInferer(DiffusionTranslationInferer):
     def num_steps(self) -> int:
         """Return the steps of all samplings."""
         return sum(steps_below(level, self.schedule) for level in self.noise_levels) * len(self.guidance_scales)
-
-
-class ReconstructionTranslationInferer(TranslationInferer):
-    """Autoencoders: the translation is the reconstruction.
-
-    Args:
-        part: name of the autoencoder in the container.
-        options: see ``TranslationInferer``.
-    """
-
-    def __init__(self, part: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.part = part
-
-    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return the reconstructions."""
-        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.amp):
-            output = network.get_submodule(self.part)(batch.image)
-        bar.update()
-        return [(output[0] if isinstance(output, tuple) else output).float()]
-
-
-class MedianTranslationInferer(TranslationInferer):
-    """The control without a network: the organ's median in each slice and channel takes the image's place."""
-
-    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return constant images."""
-        bar.update()
-        inside = batch.image.masked_fill(~batch.organ, float("nan")).flatten(2)
-        return [inside.nanmedian(2).values[..., None, None].expand_as(batch.image)]
 
 
 def _ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:

@@ -38,9 +38,10 @@ class NetworkParts(nn.Module):
         self.register_load_state_dict_post_hook(refuse_other_weights)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return what the main part says of images at timestep 0: for checks and exports, not for use."""
-        timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
-        return self.get_submodule(self.main)(image, timesteps)
+        """Return what the main part says of images at timestep 0, of class 0: for checks and exports, not for use."""
+        zeros, main = torch.zeros(len(image), dtype=torch.long, device=image.device), self.get_submodule(self.main)
+        classes = {"class_labels": zeros} if getattr(main, "num_class_embeds", None) else {}
+        return main(image, zeros, **classes)
 
 
 def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts:

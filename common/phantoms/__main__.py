@@ -1,18 +1,24 @@
 """Write data sets of phantoms: ``python -m common.phantoms abdomen_ct --dst DIR --testing 4``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fire
 import nibabel as nib
 import numpy as np
 from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from .abdomen_ct import ORGANS
 from .abdomen_ct import abdomen_ct as make_abdomen_ct
+from .brain_mr import SEQUENCES
+from .brain_mr import brain_mr as make_brain_mr
+from .chest_xray import chest_xray as make_chest_xray
 
 SPLITS = {"training": 100_000, "validation": 200_000, "testing": 300_000}
 """First seed of each split, so that no patient is in two."""
@@ -44,45 +50,125 @@ def abdomen_ct(
         twins: also write ``<case>_twin.nii.gz``, the same patient without lesions.
         num_workers: processes.
     """
-    folder = Path(dst)
-    folder.mkdir(parents=True, exist_ok=True)
-    counts = {"training": training, "validation": validation, "testing": testing}
-    jobs = [(split, number) for split, count in counts.items() for number in range(count)]
     write = partial(
-        _write_patient,
-        folder=folder,
+        _write_abdomen_ct,
         healthy_share=healthy_share,
         scanner=scanner,
         shape=tuple(shape),
         spacing=tuple(spacing),
         twins=twins,
     )
-    written = Parallel(num_workers, return_as="generator")(delayed(write)(job) for job in jobs)
+    counts = {"training": training, "validation": validation, "testing": testing}
+    _write_data_set(dst, "abdominal CT phantoms", ["CT"], counts, write, num_workers)
+
+
+def brain_mr(
+    dst: str,
+    training: int = 0,
+    validation: int = 0,
+    testing: int = 0,
+    healthy_share: float = 0.5,
+    healthy_testing: int = 0,
+    scanner: str = "a",
+    shape: Sequence[int] = (64, 76, 12),
+    spacing: Sequence[float] = (3.0, 3.0, 5.0),
+    twins: bool = False,
+    num_workers: int = 1,
+) -> None:
+    """Write brain MR as NIfTI, one file a sequence, with the parts of tumours as labels, and ``dataset.json``.
+
+    Args:
+        dst: folder, made if it is not there.
+        training: patients; the anatomy of patient i of a split is the same in every data set.
+        validation: patients with tumours.
+        testing: patients with tumours.
+        healthy_share: of the training patients; the others have tumours.
+        healthy_testing: further testing patients, who have none and come last.
+        scanner: ``a`` or ``b``.
+        shape: voxels to the right, front and head.
+        spacing: mm a voxel.
+        twins: also write ``<case>_twin_<sequence>.nii.gz``, the same patient without tumours.
+        num_workers: processes.
+    """
+    write = partial(
+        _write_brain_mr,
+        healthy_share=healthy_share,
+        with_tumours=testing,
+        scanner=scanner,
+        shape=tuple(shape),
+        spacing=tuple(spacing),
+        twins=twins,
+    )
+    counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
+    _write_data_set(dst, "brain MR phantoms", SEQUENCES, counts, write, num_workers)
+
+
+def chest_xray(
+    dst: str,
+    training: int = 0,
+    validation: int = 0,
+    testing: int = 0,
+    scanner: str = "a",
+    shape: Sequence[int] = (96, 96),
+    spacing: Sequence[float] = (4.0, 4.0),
+    num_workers: int = 1,
+) -> None:
+    """Write chest films as 8-bit PNG with masks of pleural effusion, and ``dataset.json``.
+
+    As on a light box, the patient's right is on the left of a picture. Half of each split's patients are healthy.
+
+    Args:
+        dst: folder, made if it is not there.
+        training: patients; patient i of a split is the same in every data set.
+        validation: patients.
+        testing: patients.
+        scanner: ``a`` or ``b``.
+        shape: pixels to the right and head.
+        spacing: mm a pixel.
+        num_workers: processes.
+    """
+    write = partial(_write_chest_xray, scanner=scanner, shape=tuple(shape), spacing=tuple(spacing))
+    counts = {"training": training, "validation": validation, "testing": testing}
+    _write_data_set(dst, "chest X-ray phantoms", ["X-ray"], counts, write, num_workers)
+
+
+def _write_data_set(
+    dst: str,
+    name: str,
+    channels: Sequence[str],
+    counts: Mapping[str, int],
+    write: Callable[[Path, str, int], dict[str, Any]],
+    num_workers: int,
+) -> None:
+    """Write all patients and ``dataset.json``; ``write`` takes folder, split and number, and returns an item."""
+    folder = Path(dst)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(split, number) for split, count in counts.items() for number in range(count)]
+    written = Parallel(num_workers, return_as="generator")(delayed(write)(folder, *job) for job in jobs)
     items = list(tqdm(written, total=len(jobs), desc="phantoms", unit="patient"))
-    splits: dict[str, list[dict[str, str | int]]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for (split, _), item in zip(jobs, items, strict=True):
         splits[split].append(item)
     content = {
-        "name": "abdominal CT phantoms",
+        "name": name,
         "description": "synthetic, no patients",
-        "modality": {"0": "CT"},
+        "modality": {str(i): channel for i, channel in enumerate(channels)},
         **splits,
     }
     (folder / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _write_patient(
-    job: tuple[str, int],
+def _write_abdomen_ct(
     folder: Path,
+    split: str,
+    number: int,
     healthy_share: float,
     scanner: str,
     shape: Sequence[int],
     spacing: Sequence[float],
     twins: bool,
-) -> dict[str, str | int]:
-    split, number = job
-    healthy = split == "training" and (number + 0.5) * healthy_share % 1 < healthy_share
-    num_lesions = 0 if healthy else None
+) -> dict[str, Any]:
+    num_lesions = 0 if split == "training" and _is_healthy(number, healthy_share) else None
     phantom = make_abdomen_ct(SPLITS[split] + number, shape, spacing, num_lesions, scanner)
     case = f"{split}_{scanner}_{number:03d}"
     volumes = {
@@ -91,8 +177,7 @@ def _write_patient(
         "_label": (phantom.lesions > 0).astype(np.uint8),
         **({"_twin": phantom.healthy} if twins else {}),
     }
-    for suffix, voxels in volumes.items():
-        nib.save(nib.Nifti1Image(voxels, phantom.affine), folder / f"{case}{suffix}.nii.gz")
+    _save_volumes(folder / case, volumes, phantom.affine)
     return {
         "image": f"{case}.nii.gz",
         "organ": f"{case}_liver.nii.gz",
@@ -102,5 +187,61 @@ def _write_patient(
     }
 
 
+def _write_brain_mr(
+    folder: Path,
+    split: str,
+    number: int,
+    healthy_share: float,
+    with_tumours: int,
+    scanner: str,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    twins: bool,
+) -> dict[str, Any]:
+    """Write a patient; of the testing patients only the first ``with_tumours`` have tumours."""
+    healthy = {"training": _is_healthy(number, healthy_share), "testing": number >= with_tumours}.get(split, False)
+    phantom = make_brain_mr(SPLITS[split] + number, shape, spacing, not healthy, scanner)
+    case = f"{split}_{scanner}_{number:03d}"
+    volumes = {f"_{name}": image for name, image in zip(SEQUENCES, phantom.image, strict=True)}
+    volumes["_label"] = phantom.tumour
+    if twins:
+        volumes |= {f"_twin_{name}": image for name, image in zip(SEQUENCES, phantom.healthy, strict=True)}
+    _save_volumes(folder / case, volumes, phantom.affine)
+    return {
+        "image": [f"{case}_{name}.nii.gz" for name in SEQUENCES],
+        "label": f"{case}_label.nii.gz",
+        "patient": case,
+        "case": case,
+        "image_label": int(phantom.tumour.any()),
+    }
+
+
+def _write_chest_xray(
+    folder: Path, split: str, number: int, scanner: str, shape: Sequence[int], spacing: Sequence[float]
+) -> dict[str, Any]:
+    phantom = make_chest_xray(SPLITS[split] + number, shape, spacing, not _is_healthy(number, 0.5), scanner)
+    case = f"{split}_{scanner}_{number:03d}"
+    for suffix, pixels in {"": phantom.image, "_label": 255 * phantom.effusion}.items():
+        rows = pixels[::-1, ::-1].T  # from the head down, each from the patient's right to the left
+        Image.fromarray(rows).save(folder / f"{case}{suffix}.png")
+    return {
+        "image": f"{case}.png",
+        "label": f"{case}_label.png",
+        "patient": case,
+        "case": case,
+        "image_label": int(phantom.effusion.any()),
+    }
+
+
+def _is_healthy(number: int, share: float) -> bool:
+    """Spread a share of healthy patients evenly among all."""
+    return (number + 0.5) * share % 1 < share
+
+
+def _save_volumes(stem: Path, volumes: Mapping[str, NDArray[Any]], affine: NDArray[np.float64]) -> None:
+    for suffix, voxels in volumes.items():
+        nib.save(nib.Nifti1Image(voxels, affine), stem.with_name(f"{stem.name}{suffix}.nii.gz"))
+
+
 if __name__ == "__main__":
-    fire.Fire({"abdomen_ct": abdomen_ct})
+    fire.Fire({"abdomen_ct": abdomen_ct, "brain_mr": brain_mr, "chest_xray": chest_xray})

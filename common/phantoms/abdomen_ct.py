@@ -1,7 +1,11 @@
-"""A synthetic CT of the upper abdomen, with or without liver lesions. Not a patient, and not for training a product."""
+"""A synthetic CT of the upper abdomen, with or without lesions of liver or pancreas.
+
+Not a patient, and not for training a product.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,12 @@ ORGANS = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "gallbladder": 4, "l
 """Values of ``AbdomenCT.organs``, TotalSegmentator's numbers."""
 
 AIR, LUNG, MUSCLE = -1000.0, -850.0, 55.0
+
+MIDDLE_MM = {"liver": (-14.0, 22.0), "pancreas": (-43.0, -29.0)}
+"""Range of the height of the volume's middle, by the organ that has the lesions and is to be in the volume."""
+
+PLAIN_SHARE = {"liver": 0.4, "pancreas": 0.1}
+"""Share of the volumes without contrast agent: a pancreas is rarely searched without."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ class AbdomenCT:
 
     Attributes:
         image: CT in HU, int16, shape (X, Y, Z).
-        healthy: the same patient, noise and artefacts without the lesions, int16.
-        organs: labels by ``ORGANS``, uint8; the liver contains its lesions.
+        healthy: the same patient, noise and artefacts without the lesions, int16; a dilated duct stays.
+        organs: labels by ``ORGANS``, uint8; liver and pancreas contain their lesions.
         lesions: 1, 2, ... for each lesion, 0 elsewhere, uint8.
         affine: voxel to world in mm, RAS.
     """
@@ -66,6 +76,7 @@ def abdomen_ct(
     spacing: Sequence[float] = (3.0, 3.0, 4.0),
     num_lesions: int | None = None,
     scanner: str = "a",
+    lesion_organ: str = "liver",
 ) -> AbdomenCT:
     """Return the CT of a patient who does not exist; the same arguments give the same volume.
 
@@ -74,40 +85,67 @@ def abdomen_ct(
     the bile ducts. Noise, its grain, partial volume and dark bands of beam hardening come from the scanner. Lesions
     have diameters of 4 to 40 mm, are 15 to 60 HU darker than the tissue around them and have soft edges.
 
+    With ``lesion_organ="pancreas"`` the liver has no lesions, the volume lies lower, and the pancreas is drawn in
+    detail: lobules with fat between them, bile duct, veins, duodenum. Its tumours have diameters of 10 to 40 mm, lie in
+    the head more often than not, are 10 to 45 HU darker than the gland, most so after contrast, and may bulge beyond
+    it. In some patients, more often if there is a tumour, the duct towards the tail is dilated: dark, benign, no label.
+
     Args:
         seed: of the patient, the lesions and the noise.
         shape: voxels to the right, front and head.
         spacing: mm a voxel along these.
-        num_lesions: 0 for a healthy patient, None for 2 to 8 at random.
+        num_lesions: 0 for a healthy patient, None for 2 to 8 at random in the liver, 1 or rarely 2 in the pancreas.
         scanner: name in ``SCANNERS``.
+        lesion_organ: ``liver`` or ``pancreas``; patients with the same seed differ.
 
     Raises:
-        ValueError: if there is no scanner of that name.
+        ValueError: if there is no scanner or no such organ of that name.
     """
     if scanner not in SCANNERS:
         raise ValueError(f"scanner must be one of {sorted(SCANNERS)}, got {scanner!r}.")
+    if lesion_organ not in MIDDLE_MM:
+        raise ValueError(f"lesion_organ must be one of {sorted(MIDDLE_MM)}, got {lesion_organ!r}.")
     machine = SCANNERS[scanner]
     rng = np.random.default_rng(seed)
-    canvas = Canvas(shape, spacing, rng, background=AIR, middle=(0, 0, rng.uniform(-14, 22)))
+    canvas = Canvas(shape, spacing, rng, background=AIR, middle=(0, 0, rng.uniform(*MIDDLE_MM[lesion_organ])))
     organs = np.zeros(canvas.shape, dtype=np.uint8)
 
-    enhancement = 0.0 if rng.uniform() < 0.4 else machine.iodine * rng.uniform(0.5, 1.0)
+    enhancement = 0.0 if rng.uniform() < PLAIN_SHARE[lesion_organ] else machine.iodine * rng.uniform(0.5, 1.0)
     body, cavity, cavity_radii = _torso(canvas, machine)
     aorta_y = _spine_and_blood(canvas, cavity_radii, enhancement)
-    kidney = _organs_beside_the_liver(canvas, organs, cavity, cavity_radii, aorta_y, enhancement, machine)
-    liver, fissure, bladder = _liver_shape(canvas, np.maximum(cavity, -kidney), cavity_radii, aorta_y)
+    beside = _organs_beside_the_liver(canvas, organs, cavity, cavity_radii, aorta_y, enhancement, machine, lesion_organ)
+    room = np.maximum(cavity, -beside["kidney_right"])
+    if lesion_organ == "pancreas":
+        gland = _gland(canvas, beside, aorta_y)
+        parenchyma = _paint_gland(canvas, organs, gland, enhancement, machine)
+        room = np.maximum.reduce([room, 3 - gland.surface, 0.5 - gland.duodenum])
+    liver, fissure, bladder = _liver_shape(canvas, room, cavity_radii, aorta_y)
     tissue = _liver_tissue(canvas, liver, fissure, aorta_y, enhancement)
 
     # A reader's outline takes in the fissure's rim, and misses the surface by up to half a voxel.
     inside = (liver < rng.uniform(-1.0, 1.0)) & (fissure > rng.uniform(-2.0, 1.0)) & (bladder > rng.uniform(-1.5, 1.5))
-    lesions, darker = _lesions(canvas, inside, int(rng.integers(2, 9)) if num_lesions is None else num_lesions)
+    lesions, diseased_tissue = np.zeros_like(organs), tissue
+    if lesion_organ == "liver":
+        lesions, darker = _lesions(canvas, inside, int(rng.integers(2, 9)) if num_lesions is None else num_lesions)
+        diseased_tissue = tissue - darker
     organs[bladder < 0] = ORGANS["gallbladder"]
     organs[inside] = ORGANS["liver"]
 
     around, disturbance = canvas.image, _noise(canvas, machine, body, aorta_y)
+    diseased_around = around
+    if lesion_organ == "pancreas":
+        canvas.rng = np.random.default_rng((seed, 1))  # so that all else does not depend on the number of tumours
+        one_or_two = 1 + int(canvas.rng.uniform() < 0.1)
+        count = one_or_two if num_lesions is None else num_lesions
+        lesions, growth, tumour = _tumours(canvas, organs, gland, parenchyma, enhancement, count)
+        _paint_duct(canvas, gland, lesions)
+        around = canvas.image
+        diseased_around = around + growth * (tumour - around)
+        organs[lesions > 0] = ORGANS["pancreas"]
+
     volumes = []
-    for content in (tissue - darker, tissue):
-        canvas.image = around.copy()
+    for background, content in ((diseased_around, diseased_tissue), (around, tissue)):
+        canvas.image = background.copy()
         canvas.paint(canvas.soft(liver), content)
         canvas.paint(canvas.soft(np.maximum(fissure, liver - 2)), 0.85 * machine.fat_hu)
         canvas.paint(canvas.soft(bladder), 8.0)
@@ -177,13 +215,20 @@ def _organs_beside_the_liver(
     aorta_y: float,
     enhancement: float,
     machine: Scanner,
-) -> Array:
-    """Paint and label spleen, kidneys, stomach and pancreas, paint the bases of the lungs; return the right kidney."""
+    lesion_organ: str,
+) -> dict[str, Array]:
+    """Paint and label spleen, kidneys, stomach and, unless it has the lesions, pancreas; paint the bases of the lungs.
+
+    Returns:
+        The distances to their surfaces, mm.
+    """
     uniform = canvas.rng.uniform
+    shapes = {}
 
     def draw(name: str, shape: Array, hu: Array | float) -> None:
         canvas.paint(canvas.soft(shape), hu)
         organs[shape < 0] = ORGANS[name]
+        shapes[name] = shape
 
     canvas.warp(uniform(3, 6), 70)
     spleen = canvas.ellipsoid(
@@ -195,23 +240,26 @@ def _organs_beside_the_liver(
         kidney = canvas.ellipsoid(centre, (uniform(24, 29), uniform(25, 31), uniform(46, 56)))
         draw(name, kidney, uniform(28, 36) + 110 * enhancement)
         canvas.paint(canvas.soft(canvas.ellipsoid(centre, (11, 12, 28))), 0.6 * machine.fat_hu + 30 * enhancement)
-    centre = (-uniform(34, 58), uniform(25, 45), uniform(-10, 25))
+    forward = 14 if lesion_organ == "pancreas" else 0  # else it would cut into a gland of true thickness
+    centre = (-uniform(34, 58), uniform(25, 45) + forward, uniform(-10, 25))
     stomach = np.maximum(canvas.ellipsoid(centre, (uniform(30, 42), uniform(28, 40), uniform(40, 60))), cavity + 4)
     draw("stomach", stomach, uniform(40, 60))
     lumen = stomach + uniform(4, 7)
     canvas.paint(canvas.soft(lumen), uniform(0, 35) + 10 * canvas.field(10))
     canvas.paint(canvas.soft(np.maximum(lumen, centre[1] + uniform(0, 15) - canvas.points[1])), AIR)
-    pancreas = np.full(canvas.shape, np.inf, dtype=np.float32)
-    for share in np.linspace(0, 1, 7):
-        bead = (40 - 95 * share, aorta_y + 32 - 20 * share + 14 * np.sin(3 * share), -42 + 32 * share)
-        pancreas = np.minimum(pancreas, canvas.ellipsoid(bead, (14, 11 - 3 * share, 12)))
-    draw("pancreas", pancreas, uniform(26, 42) + 52 * enhancement + 7 * canvas.field(9))
+    if lesion_organ != "pancreas":
+        pancreas = np.full(canvas.shape, np.inf, dtype=np.float32)
+        for share in np.linspace(0, 1, 7):
+            bead = (40 - 95 * share, aorta_y + 32 - 20 * share + 14 * np.sin(3 * share), -42 + 32 * share)
+            pancreas = np.minimum(pancreas, canvas.ellipsoid(bead, (14, 11 - 3 * share, 12)))
+        draw("pancreas", pancreas, uniform(26, 42) + 52 * enhancement + 7 * canvas.field(9))
 
     floor = uniform(30, 65) + 0.6 * (canvas.points[1] - aorta_y) - 0.18 * np.abs(canvas.points[0])
     lung = np.maximum(cavity + 1, floor - canvas.points[2])
     canvas.paint(canvas.soft(lung), LUNG)
     organs[lung < 0] = 0
-    return kidney
+    shapes["lung"] = lung
+    return shapes
 
 
 def _liver_shape(canvas: Canvas, room: Array, radii: tuple[float, float], aorta_y: float) -> tuple[Array, Array, Array]:
@@ -319,6 +367,152 @@ def _lesions(canvas: Canvas, inside: NDArray[np.bool_], count: int) -> tuple[NDA
         darker = np.maximum(darker, share * np.minimum(contrast, 60))
         labels[(shape < 0) & inside] = number
     return labels, darker
+
+
+@dataclass(frozen=True)
+class Gland:
+    """A pancreas in detail, with what runs through and beside it; distances in mm, negative inside.
+
+    Attributes:
+        surface: distance to the outline, lobules included.
+        axis: bent coordinates of points from the lower head to the tail's tip, shape (7, 3).
+        duodenum: distance to its outer wall.
+        vessels: share of each voxel that is vein or artery.
+        bile_duct: share of each voxel that is common bile duct.
+    """
+
+    surface: Array
+    axis: Array
+    duodenum: Array
+    vessels: Array
+    bile_duct: Array
+
+
+def _gland(canvas: Canvas, beside: dict[str, Array], aorta_y: float) -> Gland:
+    """Return where pancreas, duodenum, bile duct and the vessels around them lie."""
+    uniform = canvas.rng.uniform
+    head = np.array([uniform(24, 34), aorta_y + uniform(24, 32), uniform(-50, -38)])
+    rise = uniform(14, 32)
+    tail_x, tail_y = uniform(-88, -72), aorta_y + uniform(0, 12)
+    axis = np.array(
+        [
+            head - (3, 3, 16),
+            head,
+            (9, head[1] + 10, head[2] + 0.4 * rise),
+            (-14, aorta_y + uniform(33, 39), head[2] + 0.55 * rise),
+            (-40, aorta_y + uniform(22, 30), head[2] + 0.7 * rise),
+            (0.75 * tail_x, tail_y + 5, head[2] + 0.85 * rise),
+            (tail_x, tail_y, head[2] + rise),
+        ]
+    )
+    stout = uniform(0.95, 1.25)
+    uncinate = np.array([axis[0], (5, aorta_y + 16, head[2] - 18)])
+    surface = np.minimum(
+        _strand(canvas, axis, stout * np.array([13, 16, 9.5, 11, 11, 10, 7]), stretch=1.5),
+        _strand(canvas, uncinate, (9, 5), stretch=1.5),
+    )
+    surface += uniform(0.4, 1.4) * canvas.field(9)
+
+    loop = head + np.array([(-10, 28, 26), (24, 12, 18), (26, 2, -4), (24, -2, -24)]) + (0, 0, uniform(-4, 4))
+    below_head = np.array([(head[0] + 2, aorta_y + 14, head[2] - 38), (-26, aorta_y + 24, head[2] - 40)])
+    duodenum = _strand(canvas, np.concatenate([loop, below_head]), np.full(6, uniform(9, 12.5)))
+
+    obstacles = [1 - beside[name] for name in ("spleen", "kidney_left", "kidney_right", "stomach", "lung")]
+    obstacles += [-canvas.cylinder((x, aorta_y), (13, 13)) for x in (-9, VENA_CAVA_X)]
+    duodenum = np.maximum.reduce([duodenum, *obstacles])
+    surface = np.maximum.reduce([surface, 1 - duodenum, *obstacles])
+
+    vessels, bile_duct = (np.zeros(canvas.shape, dtype=np.float32) for _ in range(2))
+    confluence = np.array([uniform(5, 11), aorta_y + uniform(25, 29), head[2] + 0.3 * rise])
+    spleen_vein = np.array([confluence, *(axis[3:] - (0, 11, 0))])
+    trunk = confluence + np.array([(0, 0, -90), (0, 0, 0), (14, 5, 24)])
+    artery = [(-6, aorta_y + 19, -120), (-6, aorta_y + 19, head[2] + 10), (-9, aorta_y, head[2] + 24)]
+    bile = head + np.array([(4, 12, 30), (7, -5, 8), (10, -5, -14)])
+    for share, line, radius in (
+        (vessels, trunk, uniform(5, 7)),
+        (vessels, spleen_vein, uniform(3, 4.5)),
+        (vessels, np.array(artery), uniform(3, 4)),
+        (bile_duct, bile, uniform(2, 4)),
+    ):
+        for start, end in pairwise(line):
+            canvas.add_tube(share, start, end, radius, radius)
+    return Gland(surface, axis, duodenum, vessels, bile_duct)
+
+
+def _strand(canvas: Canvas, line: Array, radii: Sequence[float] | Array, stretch: float = 1.0) -> Array:
+    """Return the distance to a bent, tapered strand, whose cross-section is longer along the patient by ``stretch``."""
+    scale = np.array([1, 1, 1 / stretch], dtype=np.float32)
+    points = canvas.points * scale[:, None, None, None]
+    nearest = np.full(canvas.shape, np.inf, dtype=np.float32)
+    for (start, end), (first, last) in zip(pairwise(line * scale), pairwise(radii), strict=True):
+        step = (end - start).astype(np.float32)
+        offset = points - start.astype(np.float32)[:, None, None, None]
+        along = np.clip(np.tensordot(step, offset, 1) / (step @ step), 0, 1)
+        gap = np.sqrt(((offset - along * step[:, None, None, None]) ** 2).sum(0))
+        nearest = np.minimum(nearest, gap - (first + along * (last - first)))
+    return nearest
+
+
+def _paint_gland(
+    canvas: Canvas, organs: NDArray[np.uint8], gland: Gland, enhancement: float, machine: Scanner
+) -> Array:
+    """Paint and label a pancreas without tumours, and paint its neighbours; return the HU of its tissue."""
+    uniform = canvas.rng.uniform
+    fat = machine.fat_hu + 10 + 9 * canvas.field(15)
+    canvas.paint(canvas.soft(np.minimum(gland.surface, gland.duodenum) - uniform(3, 8)), fat)
+    canvas.paint(canvas.soft(gland.duodenum), uniform(30, 50) + 30 * enhancement)
+    content = uniform(0, 30) + 12 * canvas.field(10)
+    content = np.where(canvas.field(25) > uniform(0.3, 2.5), AIR, content)
+    canvas.paint(canvas.soft(gland.duodenum + uniform(2.5, 4)), content)
+
+    parenchyma = uniform(30, 44) + 52 * enhancement + uniform(2, 5) * canvas.field(8)
+    canvas.paint(canvas.soft(gland.surface), parenchyma)
+    cleft = 5 * np.abs(canvas.field(11)) - uniform(-1.5, 0.8) * np.clip(1 + gland.surface / 6, 0, 1)
+    canvas.paint(canvas.soft(np.maximum(cleft, gland.surface)), fat)
+    canvas.paint(gland.vessels, _blood_hu(enhancement))
+    canvas.paint(gland.bile_duct, 8.0)
+    outline = (gland.surface < uniform(-3.2, -1.8)) & (gland.vessels < 0.5)
+    organs[outline] = ORGANS["pancreas"]
+    return parenchyma
+
+
+def _tumours(
+    canvas: Canvas, organs: NDArray[np.uint8], gland: Gland, parenchyma: Array, enhancement: float, count: int
+) -> tuple[NDArray[np.uint8], Array, Array]:
+    """Return the labels of tumours in the pancreas, their share of each voxel, and their HU."""
+    rng, uniform = canvas.rng, canvas.rng.uniform
+    labels, growth = np.zeros_like(organs), np.zeros(canvas.shape, dtype=np.float32)
+    tissue = organs == ORGANS["pancreas"]
+    passable = (tissue | (organs == 0)) & (gland.duodenum > 0) & (gland.vessels < 0.5)
+    hu = np.zeros(canvas.shape, dtype=np.float32)
+    for number in range(1, count + 1):
+        radius = 6.5 + 13.5 * uniform() ** 1.2
+        free = tissue & (labels == 0) & (canvas.points[2] > gland.axis[1, 2] - 10)
+        part = free & ((canvas.points[0] > 8) == (uniform() < 0.75))
+        part = part if part.any() else free
+        deep = gland.surface <= np.quantile(gland.surface[part], 0.35) if part.any() else part
+        centre = _random_point(canvas, part & deep)
+        shape = canvas.ellipsoid(centre, radius * rng.uniform(0.85, 1.2, 3)) + 0.15 * radius * canvas.field(radius + 2)
+        shape = np.maximum(shape, gland.surface - uniform(0, 1.5) - 0.1 * radius)
+        edge_mm = uniform(0.8, 3.0)
+        share = gaussian_filter(canvas.soft(shape), [edge_mm / s for s in canvas.spacing]) * (1 - gland.vessels)
+        contrast = min(uniform(11, 24) + enhancement * uniform(20, 40), 45)
+        hu = np.where(share > growth, parenchyma.mean() - contrast + 2 * canvas.field(9), hu)
+        growth = np.maximum(growth, share * (gland.duodenum > -1))
+        labels[(shape < 0) & passable & (labels == 0)] = number
+    return labels, growth, hu
+
+
+def _paint_duct(canvas: Canvas, gland: Gland, lesions: NDArray[np.uint8]) -> None:
+    """Paint a dilated duct in some patients, from the tumour, if there is one, to the tail."""
+    uniform = canvas.rng.uniform
+    dilated, radius = uniform() < (0.5 if lesions.any() else 0.12), uniform(1.6, 3.2)
+    start_x = canvas.points[0][lesions > 0].min() if lesions.any() else gland.axis[1, 0]
+    share = np.zeros(canvas.shape, dtype=np.float32)
+    for start, end in pairwise(gland.axis[1:]):
+        canvas.add_tube(share, start, end, radius, 0.9 * radius)
+    share *= (canvas.points[0] < start_x) * canvas.soft(gland.surface + 1) * dilated
+    canvas.paint(share, 8.0)
 
 
 def _noise(canvas: Canvas, machine: Scanner, body: Array, aorta_y: float) -> Array:

@@ -180,7 +180,7 @@ def curves_figure(curves: Mapping[str, Curve], points: int = 2000) -> Figure:
         curves: by the name of the method.
         points: at the most a curve, as many thresholds lie on one another.
     """
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.2 + 0.17 * len(curves)), layout="constrained")
     roc, pr = figure.subplots(1, 2)
     for name, curve in curves.items():
         thinned = np.unique(np.linspace(0, len(curve.thresholds) - 1, points).astype(int))
@@ -196,7 +196,7 @@ def curves_figure(curves: Mapping[str, Curve], points: int = 2000) -> Figure:
     roc.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
     pr.set(title="precision and recall, AP", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     for axis in (roc, pr):
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where no curve is
         axis.grid(alpha=0.3)
     return figure
 

@@ -89,8 +89,8 @@ class SliceClassesd(Transform):
             classes = torch.full([1] * image.ndim, float(data["image_label"]))
         else:
             raise ValueError(
-                f"{data.get('case', 'a case')}: expected a label, slice_labels, or the image_label 0 (or 1 of a slice), "
-                f"got image_label {data.get('image_label')!r}."
+                f"{data.get('case', 'a case')}: expected a label, slice_labels, or the image_label 0 "
+                f"(or 1 of a slice), got {data.get('image_label')!r}."
             )
         return {**data, "slice_class": MetaTensor(classes.expand(shape).clone(), meta=image.meta)}
 

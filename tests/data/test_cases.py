@@ -123,6 +123,16 @@ def test_files_that_macos_adds_are_passed_over(tmp_path):
     assert names(listed(tmp_path)) == ["a", "b", "c", "d"]
 
 
+def test_what_is_wanted_lies_beside_its_case_and_on_its_grid(tmp_path):
+    save(CT, tmp_path / "a.nii.gz")
+    wanted = save(MASK, tmp_path / "a_wanted.nii.gz")
+    (found,) = listed(tmp_path)
+    assert found["wanted"] == str(wanted)
+    save(MASK, wanted, SHIFTED)
+    with pytest.raises(BadFileError, match=r"a_wanted\.nii\.gz: expected the affine of"):
+        listed(tmp_path)
+
+
 def test_other_files_in_a_folder_are_passed_over(tmp_path):
     (write_folder(tmp_path) / "notes.txt").write_text("Befund")
     assert names(listed(tmp_path)) == ["a", "b", "c", "d"]

@@ -32,6 +32,13 @@ def test_forward_runs_a_diffusion_network():
     assert container(diffusion=unet)(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 8, 8)
 
 
+def test_forward_tells_a_class_conditional_network_class_0():
+    unet = DiffusionModelUNet(2, 1, 1, 1, (8,), (False,), norm_num_groups=4, num_head_channels=8, num_class_embeds=2)
+    nn.init.normal_(unet.out[-1].conv.weight)
+    image, zeros = torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)
+    assert torch.equal(container(diffusion=unet)(image), unet(image, zeros, class_labels=zeros))
+
+
 def test_a_main_part_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"main must be one of \['diffusion', 'organ'\], got 'unet'"):
         NetworkParts("unet", organ=nn.Identity(), diffusion=nn.Identity())

@@ -2,13 +2,15 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_erosion, binary_fill_holes, distance_transform_edt
+from scipy.ndimage import binary_erosion, binary_fill_holes, distance_transform_edt, median_filter
+from sklearn.metrics import average_precision_score
 
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
 
 FINE = {"shape": (120, 96, 16), "spacing": (3.0, 3.0, 4.0)}
 COARSE = {"shape": (40, 32, 8), "spacing": (9.0, 9.0, 9.0)}
 SEEDS = range(3)
+PANCREATIC_SEEDS = range(10)
 ARRAYS = {"image": np.int16, "healthy": np.int16, "organs": np.uint8, "lesions": np.uint8, "affine": np.float64}
 
 
@@ -22,6 +24,12 @@ def fine(seed):
 def coarse(seed, scanner="a", num_lesions=None):
     """Return a patient for what does not need that resolution."""
     return abdomen_ct(seed, num_lesions=num_lesions, scanner=scanner, **COARSE)
+
+
+@cache
+def pancreatic(seed, num_lesions=None, scanner="a"):
+    """Return a patient whose lesions are in the pancreas."""
+    return abdomen_ct(seed, num_lesions=num_lesions, scanner=scanner, lesion_organ="pancreas", **FINE)
 
 
 def darkening(ct):
@@ -189,3 +197,115 @@ def test_contrast_agent_is_brighter_on_scanner_b():
 def test_an_unknown_scanner_is_refused():
     with pytest.raises(ValueError, match=r"scanner must be one of \['a', 'b'\], got 'c'"):
         abdomen_ct(0, scanner="c")
+
+
+def test_an_organ_without_lesions_is_refused():
+    with pytest.raises(ValueError, match=r"lesion_organ must be one of \['liver', 'pancreas'\], got 'spleen'"):
+        abdomen_ct(0, lesion_organ="spleen")
+
+
+def test_by_default_the_lesions_are_in_the_liver():
+    expected = abdomen_ct(0, lesion_organ="liver", **COARSE)
+    assert all(np.array_equal(getattr(coarse(0), name), getattr(expected, name)) for name in ARRAYS)
+
+
+def test_the_same_seed_gives_the_same_pancreas():
+    again = abdomen_ct(0, lesion_organ="pancreas", **FINE)
+    assert all(np.array_equal(getattr(again, name), getattr(pancreatic(0), name)) for name in ARRAYS)
+
+
+@pytest.mark.parametrize("seed", PANCREATIC_SEEDS)
+def test_tumours_lie_in_the_pancreas_which_contains_them(seed):
+    ct = pancreatic(seed)
+    assert ct.lesions.any()
+    assert organ(ct, "pancreas")[ct.lesions > 0].all()
+
+
+@pytest.mark.parametrize("seed", PANCREATIC_SEEDS)
+def test_a_pancreas_has_the_volume_of_a_pancreas_and_its_head_is_in_the_volume(seed):
+    ct = pancreatic(seed)
+    right_mm = np.arange(120) * 3 + ct.affine[0, 3]
+    assert 20 < organ(ct, "pancreas").sum() * 0.036 < 120  # ml
+    assert organ(ct, "pancreas").any((0, 1)).sum() >= 9
+    assert organ(ct, "pancreas")[right_mm > 12].any((0, 1)).sum() >= 6
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_pancreas_reaches_from_the_right_of_the_spine_to_the_spleen(seed):
+    ct = pancreatic(seed)
+    right_mm = np.argwhere(organ(ct, "pancreas"))[:, 0] * 3 + ct.affine[0, 3]
+    assert right_mm.max() > 20
+    assert right_mm.min() < -50
+    assert place(ct, organ(ct, "spleen"))[0] < place(ct, organ(ct, "pancreas"))[0] < place(ct, organ(ct, "liver"))[0]
+
+
+def test_most_tumours_are_in_the_head():
+    right_mm = [place(pancreatic(seed), pancreatic(seed).lesions == 1)[0] for seed in PANCREATIC_SEEDS]
+    assert 0.5 < np.mean(np.array(right_mm) > 6) < 1
+
+
+def test_a_pancreas_has_one_tumour_or_rarely_two():
+    counts = [abdomen_ct(seed, lesion_organ="pancreas", **COARSE).lesions.max() for seed in range(20, 40)]
+    assert set(counts) == {1, 2}
+    assert counts.count(1) > 14
+
+
+def test_tumours_have_diameters_of_10_to_40_mm():
+    volumes = np.concatenate([np.unique(pancreatic(s).lesions, return_counts=True)[1][1:] for s in PANCREATIC_SEEDS])
+    diameters = np.cbrt(6 * volumes * np.prod(FINE["spacing"]) / np.pi)
+    assert 9 < diameters.min() < 20
+    assert 25 < diameters.max() < 44
+
+
+def test_tumours_are_10_to_45_hu_darker_than_the_gland_within_it():
+    contrasts = []
+    for seed in PANCREATIC_SEEDS:
+        ct = pancreatic(seed)
+        gland = organ(pancreatic(seed, num_lesions=0), "pancreas")
+        deep = distance_transform_edt((ct.lesions > 0) & gland, sampling=FINE["spacing"]) > 4
+        contrasts += [np.median(darkening(ct)[deep])] if deep.any() else []
+    assert len(contrasts) >= 8
+    assert min(contrasts) > 8
+    assert max(contrasts) < 50
+    assert np.std(contrasts) > 4
+
+
+def test_tumours_of_the_pancreas_stand_out_more_with_more_contrast_agent():
+    def contrast(scanner):
+        volumes = [pancreatic(seed, scanner=scanner) for seed in SEEDS]
+        return np.mean([np.median(darkening(ct)[ct.lesions > 0]) for ct in volumes])
+
+    assert contrast("b") > contrast("a") + 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_away_from_tumours_and_their_soft_edges_twins_are_equal(seed):
+    ct = pancreatic(seed)
+    from_tumours_mm = distance_transform_edt(ct.lesions == 0, sampling=FINE["spacing"])
+    assert np.abs(darkening(ct)[from_tumours_mm > 12]).max() <= 1  # both images are rounded
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_beside_tumours_the_anatomy_is_that_of_the_healthy_patient(seed):
+    ct, healthy = pancreatic(seed), pancreatic(seed, num_lesions=0)
+    np.testing.assert_array_equal(healthy.image, healthy.healthy)
+    np.testing.assert_array_equal(ct.organs[ct.lesions == 0], healthy.organs[ct.lesions == 0])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_another_scanner_sees_the_same_pancreas(seed):
+    np.testing.assert_array_equal(pancreatic(seed).organs, pancreatic(seed, scanner="b").organs)
+    np.testing.assert_array_equal(pancreatic(seed).lesions, pancreatic(seed, scanner="b").lesions)
+
+
+def test_darkness_alone_finds_tumours_of_the_pancreas_but_not_well():
+    scores, truth = [], []
+    for seed in PANCREATIC_SEEDS:
+        ct = pancreatic(seed)
+        pancreas = organ(ct, "pancreas")
+        for z in np.flatnonzero(pancreas.any((0, 1))):
+            inside = pancreas[..., z]
+            median = np.median(ct.image[..., z][inside])
+            scores.append(median_filter(median - ct.image[..., z], 3)[inside])
+            truth.append(ct.lesions[..., z][inside] > 0)
+    assert 0.35 < average_precision_score(np.concatenate(truth), np.concatenate(scores)) < 0.75

@@ -7,16 +7,24 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.data.cases import list_cases
+from common.phantoms.brain_mr import SEQUENCES, brain_mr
+from common.phantoms.chest_xray import chest_xray
+
+SPLITS = ("training", "validation", "testing")
+FIRST_TESTING_SEED = 300_000
 
 SMALL = ["--shape", "40,32,6", "--spacing", "9,9,12"]
+SMALL_BRAIN = ["--shape", "16,19,3", "--spacing", "12,12,20"]
+SMALL_CHEST = ["--shape", "24,28", "--spacing", "16,16"]
 
 
-def run(dst, *options):
+def run(dst, *options, phantom="abdomen_ct", size=SMALL):
     """Write a data set as from the command line and return what ``dataset.json`` says."""
     arguments = sys.argv
-    sys.argv = ["phantoms", "abdomen_ct", "--dst", str(dst), *SMALL, *options]
+    sys.argv = ["phantoms", phantom, "--dst", str(dst), *size, *options]
     try:
         runpy.run_module("common.phantoms", run_name="__main__")
     finally:
@@ -124,6 +132,110 @@ def test_a_patient_is_the_same_on_another_scanner(written, tmp_path):
 def test_an_unknown_scanner_is_refused(tmp_path):
     with pytest.raises(ValueError, match="scanner must be one of"):
         run(tmp_path, "--testing", "1", "--scanner", "c")
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory):
+    """A data set of brains with patients in all splits: its folder and what its ``dataset.json`` says."""
+    folder = tmp_path_factory.mktemp("brains")
+    counts = ["--training", "4", "--validation", "2", "--testing", "2", "--healthy_testing", "2", "--twins", "True"]
+    return folder, run(folder, *counts, phantom="brain_mr", size=SMALL_BRAIN)
+
+
+def test_a_brain_is_one_file_a_sequence_on_the_grid_of_its_label(brains):
+    folder, content = brains
+    item = content["testing"][1]
+    expected = brain_mr(FIRST_TESTING_SEED + 1, (16, 19, 3), (12, 12, 20), tumour=True)
+    assert item["image"] == [f"testing_a_001_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair")]
+    np.testing.assert_array_equal([voxels(folder / name) for name in item["image"]], expected.image)
+    for name in [*item["image"], item["label"]]:
+        np.testing.assert_allclose(nib.load(folder / name).affine, expected.affine, rtol=1e-6)
+        assert nib.aff2axcodes(nib.load(folder / name).affine) == ("R", "A", "S")
+
+
+def test_labels_of_brains_are_the_parts_of_tumours(brains):
+    folder, content = brains
+    labels = [nib.load(folder / item["label"]) for item in content["training"] + content["testing"]]
+    assert {label.get_data_dtype() for label in labels} == {np.dtype(np.uint8)}
+    assert set(np.unique([label.dataobj for label in labels])) == {0, 1, 2, 3}
+
+
+def test_brains_without_tumours_are_a_share_of_training_and_the_last_of_testing(brains):
+    found = {split: [item["image_label"] for item in brains[1][split]] for split in SPLITS}
+    assert found == {"training": [0, 1, 0, 1], "validation": [1, 1], "testing": [1, 1, 0, 0]}
+    for item in [item for split in SPLITS for item in brains[1][split]]:
+        assert voxels(brains[0] / item["label"]).any() == item["image_label"]
+
+
+def test_names_of_brains_are_those_of_their_cases(brains):
+    for split in SPLITS:
+        cases = [f"{split}_a_{i:03d}" for i in range(len(brains[1][split]))]
+        assert [item["case"] for item in brains[1][split]] == cases
+        assert [item["patient"] for item in brains[1][split]] == cases
+
+
+def test_the_twin_of_a_brain_differs_by_its_tumour_alone(brains):
+    folder, content = brains
+    for item in content["testing"]:
+        for name, sequence in zip(item["image"], SEQUENCES, strict=True):
+            twin = voxels(folder / f"{item['case']}_twin_{sequence}.nii.gz")
+            assert (voxels(folder / name) != twin).any() == item["image_label"]
+
+
+def test_by_default_brains_have_no_twins_and_healthy_patients_are_for_training_alone(tmp_path):
+    content = run(tmp_path, "--training", "2", "--testing", "1", phantom="brain_mr", size=SMALL_BRAIN)
+    assert [item["image_label"] for item in content["training"] + content["testing"]] == [0, 1, 1]
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 3 * (len(SEQUENCES) + 1)
+
+
+def test_a_brain_is_the_same_in_a_larger_data_set_and_on_another_scanner(brains, tmp_path):
+    for scanner in "ab":
+        run(tmp_path, "--testing", "1", "--scanner", scanner, phantom="brain_mr", size=SMALL_BRAIN)
+    name = "testing_a_000_t2.nii.gz"
+    assert (tmp_path / name).read_bytes() == (brains[0] / name).read_bytes()
+    label = voxels(tmp_path / "testing_a_000_label.nii.gz")
+    np.testing.assert_array_equal(voxels(tmp_path / "testing_b_000_label.nii.gz"), label)
+
+
+@pytest.fixture(scope="module")
+def chests(tmp_path_factory):
+    """A data set of chest films with patients in all splits: its folder and what its ``dataset.json`` says."""
+    folder = tmp_path_factory.mktemp("chests")
+    counts = ["--training", "4", "--validation", "2", "--testing", "2"]
+    return folder, run(folder, *counts, phantom="chest_xray", size=SMALL_CHEST)
+
+
+def test_half_of_each_split_of_chests_has_an_effusion(chests):
+    folder, content = chests
+    found = {split: [item["image_label"] for item in content[split]] for split in SPLITS}
+    assert found == {"training": [0, 1, 0, 1], "validation": [0, 1], "testing": [0, 1]}
+    for item in [item for split in SPLITS for item in content[split]]:
+        assert np.asarray(Image.open(folder / item["label"])).any() == item["image_label"]
+
+
+def test_a_film_hangs_with_the_head_up_and_the_patients_right_on_its_left(chests):
+    folder, content = chests
+    item = content["testing"][1]
+    expected = chest_xray(FIRST_TESTING_SEED + 1, (24, 28), (16.0, 16.0), diseased=True)
+    film, label = (Image.open(folder / item[key]) for key in ("image", "label"))
+    assert (film.mode, film.size) == ("L", (24, 28))
+    np.testing.assert_array_equal(np.asarray(film)[0, 0], expected.image[-1, -1])
+    np.testing.assert_array_equal(np.asarray(film)[::-1, ::-1].T, expected.image)
+    np.testing.assert_array_equal(np.asarray(label)[::-1, ::-1].T, 255 * expected.effusion)
+
+
+def test_names_of_films_are_those_of_their_cases(chests):
+    item = chests[1]["validation"][0]
+    assert item["case"] == item["patient"] == "validation_a_000"
+    assert (item["image"], item["label"]) == ("validation_a_000.png", "validation_a_000_label.png")
+
+
+def test_a_film_is_the_same_in_a_larger_data_set_and_another_on_another_scanner(chests, tmp_path):
+    for scanner in "ab":
+        run(tmp_path, "--testing", "1", "--scanner", scanner, phantom="chest_xray", size=SMALL_CHEST)
+    film = (tmp_path / "testing_a_000.png").read_bytes()
+    assert film == (chests[0] / "testing_a_000.png").read_bytes()
+    assert film != (tmp_path / "testing_b_000.png").read_bytes()
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import json
 import shutil
 import zipfile
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -17,18 +16,22 @@ bundles = pytest.mark.parametrize("bundle", OUTPUTS)
 
 
 def demo_cases(bundle):
+    """Return the testing cases; the images of each are a list of paths."""
     folder = ROOT / "bundles" / bundle / "demo"
-    return [
-        {key: folder / value if key in ("image", "organ", "label") else value for key, value in item.items()}
-        for item in json.loads((folder / "dataset.json").read_text())["testing"]
-    ]
+    cases = []
+    for item in json.loads((folder / "dataset.json").read_text())["testing"]:
+        images = [folder / name for name in np.atleast_1d(item["image"])]
+        name = item.get("case", images[0].name.removesuffix(".nii.gz"))
+        masks = {key: folder / item[key] for key in ("organ", "label") if key in item}
+        cases.append({"case": name, "image": images, **masks})
+    return cases
 
 
 def assert_outputs(bundle, folder, case, image):
     source = nib.load(image)
     for name in OUTPUTS[bundle]:
         result = nib.load(folder / case / f"{case}_{name}.nii.gz")
-        assert result.shape == source.shape
+        assert result.shape[:3] == source.shape[:3]
         np.testing.assert_allclose(result.affine, source.affine, atol=1e-3)
         assert np.isfinite(result.get_fdata()).all()
     assert (folder / case / f"{case}_overlay.png").stat().st_size > 5000
@@ -40,28 +43,31 @@ def test_good_cases_are_done_and_bad_ones_are_named(bundle, tmp_path):
     data, out = tmp_path / "déjà vu", tmp_path / "out put"
     data.mkdir()
     item = demo_cases(bundle)[0]
-    image, organ = nib.load(item["image"]), nib.load(item["organ"])
+    image = np.stack([nib.load(path).get_fdata() for path in item["image"]], axis=-1)
     turn = np.array([[0.0, -2.9, 0.3, 9], [3.0, 0.1, 0, -7], [0.1, 0.2, -4.1, 5], [0, 0, 0, 1]])
-    middle = np.s_[:, :, 6:9]
-    for name, volume in (("good case", image), ("good case_liver", organ)):
-        nib.save(nib.Nifti1Image(volume.get_fdata()[middle], turn), data / f"{name}.nii.gz")
-    voxels = image.get_fdata()[middle].astype(np.float32)
-    for name, content in {
-        "nan": np.where(np.arange(3) == 1, np.nan, voxels),
-        "flat": np.full_like(voxels, 40),
-        "frames": np.stack([voxels, voxels], axis=-1),
-        "no_ct": voxels * 0.001,
-    }.items():
-        nib.save(nib.Nifti1Image(content, turn), data / f"{name}.nii.gz")
-    (data / "truncated.nii.gz").write_bytes(Path(item["image"]).read_bytes()[:20_000])
+    half = image.shape[2] // 2
+    voxels = np.squeeze(image[:, :, half - 1 : half + 2], axis=3 if image.shape[3] == 1 else ()).astype(np.float32)
+
+    def save(name, content, affine=turn):
+        nib.save(nib.Nifti1Image(content, affine), data / f"{name}.nii.gz")
+
+    save("good case", voxels)
+    save("flat", np.full_like(voxels, 40))
+    save("nan", np.where(voxels == voxels.max(), np.nan, voxels))
+    save("frames", np.stack([voxels, voxels], axis=-1) if voxels.ndim == 3 else voxels[..., :2])
+    bad = {"nan", "flat", "frames", "truncated", "text"}
+    (data / "truncated.nii.gz").write_bytes(item["image"][0].read_bytes()[:20_000])
     (data / "text.nii").write_text("no image")
-    nib.save(nib.Nifti1Image(voxels, turn), data / "shifted.nii.gz")
-    moved = turn + np.array([[0, 0, 0, 10.0], *np.zeros((3, 4))])
-    nib.save(nib.Nifti1Image(organ.get_fdata()[middle].astype(np.uint8), moved), data / "shifted_liver.nii.gz")
+    if "organ" in item:
+        organ = nib.load(item["organ"]).get_fdata()[:, :, half - 1 : half + 2].astype(np.uint8)
+        save("good case_liver", organ)
+        save("no_ct", voxels * 0.001)
+        save("shifted", voxels)
+        save("shifted_liver", organ, turn + np.array([[0, 0, 0, 10.0], *np.zeros((3, 4))]))
+        bad |= {"no_ct", "shifted"}
 
     process = run_bundle(bundle, "inference", dataset_dir=data, output_dir=out)
 
-    bad = {"nan", "flat", "frames", "no_ct", "truncated", "text", "shifted"}
     text = process.stdout + process.stderr
     assert process.returncode == 1, text[-3000:]
     assert {path.name for path in out.iterdir() if path.is_dir()} == {"good case"}
@@ -86,7 +92,7 @@ def test_cases_are_shared_by_processes(bundle, tmp_path):
     for name in ("per_slice.csv", "per_patient.csv", "summary.csv"):
         assert (alone / name).read_text() == (shared / name).read_text()
     for item in demo_cases(bundle):
-        assert_outputs(bundle, shared, item["image"].name.removesuffix(".nii.gz"), item["image"])
+        assert_outputs(bundle, shared, item["case"], item["image"][0])
 
 
 @pytest.mark.slow

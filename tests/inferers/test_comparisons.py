@@ -1,0 +1,104 @@
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from common.inferers.comparisons import (
+    AttributionInferer,
+    EqualizedInferer,
+    MedianTranslationInferer,
+    NoiseFree,
+    ReconstructionTranslationInferer,
+)
+from common.networks.encoder_unet import EncoderUNet
+from common.networks.parts import NetworkParts
+
+OPTIONS = {
+    "pixel_mm": 2.0,
+    "patch_size": (24, 24),
+    "num_channels": 2,
+    "threshold": 0.1,
+    "progress": False,
+    "normalize": "none",
+    "classifier": None,
+}
+
+
+@pytest.fixture
+def image():
+    """A head in the middle of black air, two channels, three slices."""
+    generator = torch.Generator().manual_seed(0)
+    volume = torch.zeros(1, 2, 32, 32, 3)
+    volume[:, :, 8:24, 8:24] = (1 + 2 * torch.rand((1, 2, 16, 16, 3), generator=generator)) / 3
+    return MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0], dtype=torch.float64)))
+
+
+def parts(result):
+    names = ("anomaly", "translated", "mask", "organ", "probability")
+    return dict(zip(names, result[0].split([1, 2, 1, 1, 1]), strict=True))
+
+
+def test_an_autoencoder_that_codes_its_input_in_a_tuple_is_understood(image):
+    class Halves(nn.Module):
+        def forward(self, x):
+            return x / 2, None
+
+    result = parts(ReconstructionTranslationInferer("vae", **OPTIONS)(image, NetworkParts("vae", vae=Halves())))
+    torch.testing.assert_close(result["translated"], image[0].as_tensor() / 2)
+
+
+def test_the_control_is_the_distance_to_the_median_of_head_slice_and_channel(image):
+    result = parts(MedianTranslationInferer(**OPTIONS)(image, None))
+    head = result["organ"][0] > 0
+    for k in range(3):
+        for c in range(2):
+            inside = image[0, c, ..., k].as_tensor()[head[..., k]]
+            torch.testing.assert_close(result["translated"][c, ..., k][head[..., k]], inside.median().expand_as(inside))
+
+
+def test_the_other_control_is_the_rank_of_a_pixel_in_its_slice(image):
+    found = parts(EqualizedInferer(1, **OPTIONS)(image, None))["anomaly"][0, ..., 1]
+    voxels = image[0, 1, ..., 1].as_tensor()
+    head = voxels > 0
+    order = voxels[head].argsort()
+    assert (found[head][order].diff() > -1e-5).all()
+    assert found[head].mean() == pytest.approx(0.5, abs=0.05)
+    assert (found[~head] == 0).all()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    encoder = EncoderUNet(2, 2, 2, 24, (8, 8), 1, (False, True), 8, 4)
+    for block in encoder.blocks:
+        nn.init.normal_(block.conv2.weight, std=0.1)
+    return NetworkParts("classifier", classifier=encoder).eval()
+
+
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_what_a_classifier_looks_at_is_a_map_of_its_own_in_each_slice(image, network, layer):
+    result = parts(AttributionInferer(layer, **OPTIONS)(image, network))
+    found, head = result["anomaly"][0], result["organ"][0] > 0
+    assert found.isfinite().all()
+    assert found.min() >= 0
+    assert found.max() <= 1.0001
+    assert (found[~head] == 0).all()
+    assert found.max() > 0.01
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in network.parameters())
+
+
+def test_saliency_is_the_gradient_of_the_diseased_class(network):
+    class Weighted(nn.Module):
+        def forward(self, x, timesteps):
+            assert (timesteps == 0).all()
+            score = (x[:, 0] * torch.arange(24.0)).flatten(1).sum(1)
+            return torch.stack([torch.zeros_like(score), score], 1)
+
+    image = MetaTensor(torch.ones(1, 2, 24, 24), affine=torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0])))
+    inferer = AttributionInferer(**OPTIONS | {"margin": 0})
+    found = parts(inferer(image, NetworkParts("classifier", classifier=Weighted())))["anomaly"]
+    torch.testing.assert_close(found[0], torch.arange(24.0).expand(24, 24) / 23)
+
+
+def test_a_network_is_told_that_there_is_no_noise():
+    assert NoiseFree(lambda x, timesteps: timesteps)(torch.ones(3, 1)).tolist() == [0, 0, 0]
