@@ -229,7 +229,7 @@ def _found(source: Path, split: str, modality: str) -> list[dict[str, Any]]:
     files = [path for path in sorted(source.iterdir()) if path.is_file() and not path.name.startswith(".")]
     if modality == "xray":
         return [{"image": str(path)} for path in files if path.suffix.lower() in FILMS]
-    volumes = (path for path in files if _is_nifti(path))
+    volumes = (path for path in files if path.name.endswith((".nii", ".nii.gz")))
     images = [path for path in volumes if not nifti_stem(path).endswith(MASK_SUFFIXES)]
     if images and modality == "mr":
         return _grouped_by_sequence(images)
@@ -315,10 +315,6 @@ def _refuse_twins(items: Iterable[dict[str, Any]]) -> None:
                 "give them a 'case' of their own in dataset.json."
             )
         seen[item["case"]] = item["image"]
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.is_file() and path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def _holds_dicom(folder: Path) -> bool:

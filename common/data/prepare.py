@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..transforms.slices import axial_axis
 from .cases import Failures
 from .checks import BadFileError
 from .sources import SOURCES, Source
@@ -188,10 +189,10 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
 def count_slices(volume: Volume, min_organ_pixels: int) -> SliceCounts:
     """Count the axial slices of a volume, whichever of its axes they lie along."""
     shape = volume.channels[0].voxels.shape
-    axis = int(np.flatnonzero(nib.io_orientation(volume.affine)[:, 0] == 2)[0]) if len(shape) == 3 else 2
+    axis = axial_axis(volume.affine, len(shape))
 
     def pixels(mask: NDArray) -> NDArray[np.int64]:
-        return np.moveaxis(np.atleast_3d(mask), axis, -1).sum((0, 1))
+        return np.moveaxis(np.atleast_3d(mask), 2 if axis is None else axis, -1).sum((0, 1))
 
     everywhere = pixels(np.ones(shape, dtype=bool)) > 0
     organ = everywhere if volume.organ is None else pixels(volume.organ) >= min_organ_pixels

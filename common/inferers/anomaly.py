@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -35,8 +34,8 @@ class AnomalyInferer(SliceInferer):
     Args:
         window: HU at -1 and 1 for the networks.
         hole: ``adaptive_mask`` with its options: (image in HU, organ) -> what is to be healed.
-        median_radius: of the final filter (see ``smooth``), pixels of ``pixel_mm``; on a finer image as wide in mm.
         threshold: of the mask in HU, used with a warning where the weights bring none.
+        median_radius: see ``SliceInferer``.
         options: see ``SliceInferer``.
     """
 
@@ -44,12 +43,12 @@ class AnomalyInferer(SliceInferer):
         self,
         window: Sequence[float],
         hole: Callable[..., NDArray[np.bool_]],
-        median_radius: int | Sequence[int] = 2,
         threshold: float = 20.0,
+        median_radius: int | Sequence[int] = 2,
         **options: Any,
     ) -> None:
-        super().__init__(threshold=threshold, **options)
-        self.window, self.hole, self.median_radius = window, hole, median_radius
+        super().__init__(threshold=threshold, median_radius=median_radius, **options)
+        self.window, self.hole = window, hole
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return the channels ``CHANNELS`` of one image, shape (4, X, Y[, Z])."""
@@ -71,9 +70,7 @@ class AnomalyInferer(SliceInferer):
         hole = (resample_slices(holes.float(), size, "nearest") > 0) & organ
         healthy = torch.where(hole, resample_slices(filled, size), image)
 
-        finer = self.pixel_mm / min(pixel_mm)
-        radius = [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
-        anomaly = per_slice(anomaly_map, image, healthy, organ, radius=radius)
+        anomaly = per_slice(anomaly_map, image, healthy, organ, radius=self.filter_radius(pixel_mm))
         mask = (anomaly >= self.mask_threshold(network)) & organ
         return from_slices(torch.cat([anomaly, healthy, mask.float(), organ.float()], dim=1), volume.ndim - 1)
 

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.inferers import Inferer
-from monai.utils import convert_to_tensor
+from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, label
+from scipy.ndimage import label
 from torch import Tensor, nn
 
 from ..samplers.noise import NoisePredictor
 from ..transforms.grid import add_patch, crop, patch_corners, pixel_size_mm, to_canvas
+from ..transforms.organ import fill_holes
 
 ORGAN_MULTIPLE = 16
 """Organ segmenters halve their input up to four times."""
@@ -28,6 +29,7 @@ class SliceInferer(Inferer):
     Args:
         pixel_mm: size of the network's pixels, mm.
         threshold: of the mask in the map's unit, used with a warning where the weights bring none.
+        median_radius: of the map's filter (see ``smooth``), pixels of ``pixel_mm``; on a finer image as wide in mm.
         slice_batch_size: slices or patches in a batch.
         amp: bfloat16 autocast for the networks.
         progress: show a progress bar for each image.
@@ -37,12 +39,13 @@ class SliceInferer(Inferer):
         self,
         pixel_mm: float,
         threshold: float,
+        median_radius: int | Sequence[int] = 0,
         slice_batch_size: int = 16,
         amp: bool = False,
         progress: bool = True,
     ) -> None:
         super().__init__()
-        self.pixel_mm, self.threshold = pixel_mm, threshold
+        self.pixel_mm, self.threshold, self.median_radius = pixel_mm, threshold, median_radius
         self.slice_batch_size, self.amp, self.progress = slice_batch_size, amp, progress
 
     @torch.no_grad()
@@ -79,6 +82,11 @@ class SliceInferer(Inferer):
         with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
         return per_slice(_largest_without_holes, logits[..., :x, :y] > 0)
+
+    def filter_radius(self, pixel_mm: tuple[float, float]) -> list[int]:
+        """Return ``median_radius`` in pixels of an image."""
+        finer = self.pixel_mm / min(pixel_mm)
+        return [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
 
     def mask_threshold(self, network: nn.Module) -> float:
         """Return the threshold that came with the weights, or the key's."""
@@ -200,5 +208,4 @@ def _largest_without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     components, count = label(mask)
     if count == 0:
         return mask
-    largest = components == np.bincount(components.ravel())[1:].argmax() + 1
-    return np.stack([binary_fill_holes(largest[..., k]) for k in range(largest.shape[-1])], axis=-1)
+    return fill_holes(components == np.bincount(components.ravel())[1:].argmax() + 1)

@@ -63,7 +63,6 @@ class TranslationInferer(SliceInferer):
         with_wanted: the inputs have a channel with the mask of what the translation shall show.
         classifier: part that tells the probability of disease, None without.
         margin: pixels that a patch shows around the organ at least.
-        median_radius: of the map's filter (see ``smooth``), pixels of ``pixel_mm``.
         relative_threshold: the mask's threshold as a share of the map's highest value in the image, instead of the
             weights' own.
         seed: of all draws.
@@ -85,7 +84,6 @@ class TranslationInferer(SliceInferer):
         with_wanted: bool = False,
         classifier: str | None = "classifier",
         margin: int = 2,
-        median_radius: int | Sequence[int] = 0,
         relative_threshold: float | None = None,
         seed: int = 0,
         **options: Any,
@@ -96,7 +94,7 @@ class TranslationInferer(SliceInferer):
         self.patch_size, self.num_channels, self.margin, self.seed = patch_size, num_channels, margin, seed
         self.intensity_range = partial(intensity_range, normalize=normalize, percentile=percentile)
         self.organ, self.only_organ, self.slice_range, self.with_wanted = organ, only_organ, slice_range, with_wanted
-        self.classifier, self.median_radius, self.relative_threshold = classifier, median_radius, relative_threshold
+        self.classifier, self.relative_threshold = classifier, relative_threshold
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return map, translated image (C channels), mask, organ and probability of disease in each slice."""
@@ -138,7 +136,8 @@ class TranslationInferer(SliceInferer):
         results = []
         for change in answers[:, 1:].split(c, dim=1):
             change = torch.where(organ, resample_slices(change, size), 0.0)
-            anomaly = self.anomaly(change, organ, pixel_mm)
+            magnitude = change.abs().sum(1, keepdim=True)
+            anomaly = per_slice(smooth_in, organ, magnitude, radius=self.filter_radius(pixel_mm))
             mask = (anomaly >= self.threshold_of(anomaly, network)) & organ
             translated = from_slices(change, volume.ndim - 1) * (high - low) + volume[:c]
             rest = torch.cat([mask.float(), organ.float(), probability], dim=1)
@@ -180,12 +179,6 @@ class TranslationInferer(SliceInferer):
             return image.new_zeros(len(image))
         timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
         return 1 - network.get_submodule(self.classifier)(image, timesteps).softmax(1)[:, 0]
-
-    def anomaly(self, change: Tensor, organ: Tensor, pixel_mm: tuple[float, float]) -> Tensor:
-        """Return the map of a change, shape (S, 1, X, Y)."""
-        finer = self.pixel_mm / min(pixel_mm)
-        radius = [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
-        return per_slice(smooth_in, organ, change.abs().sum(1, keepdim=True), radius=radius)
 
     def threshold_of(self, anomaly: Tensor, network: nn.Module) -> float:
         """Return the threshold of the mask."""

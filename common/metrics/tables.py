@@ -258,13 +258,17 @@ def _accuracy(records: Sequence[CaseRecord]) -> Callable[[NDArray[np.float64]], 
 
 def _mean_of_slices(values: Sequence[Sequence[float]]) -> Callable[[NDArray[np.float64]], float]:
     """Return the mean of all slices, each counting as often as its case does."""
-    totals, counts = np.array([sum(v) for v in values], dtype=np.float64), np.array([len(v) for v in values])
+    return _share(np.array([sum(v) for v in values]), np.array([len(v) for v in values]))
 
-    def mean(weights: NDArray[np.float64]) -> float:
-        count = (weights * counts).sum()
-        return float((weights * totals).sum() / count) if count else float("nan")
 
-    return mean
+def _share(parts: NDArray[Any], wholes: NDArray[Any]) -> Callable[[NDArray[np.float64]], float]:
+    """Return the sum of parts over the sum of wholes, each case counting as often as it is drawn."""
+
+    def share(weights: NDArray[np.float64]) -> float:
+        total = (weights * wholes).sum()
+        return float((weights * parts).sum() / total) if total else float("nan")
+
+    return share
 
 
 def _slice_counts(record: CaseRecord) -> ScoreCounts:
@@ -277,11 +281,6 @@ def _sensitivity(
 ) -> Callable[[NDArray[np.float64]], float]:
     """Return the share of lesions of a size that the mask covers by more than a share."""
     in_bin = [(r.lesions.diameters_mm >= low_mm) & (r.lesions.diameters_mm < high_mm) for r in records]
-    lesions = np.array([chosen.sum() for chosen in in_bin], dtype=np.float64)
+    lesions = np.array([chosen.sum() for chosen in in_bin])
     found = np.array([(r.lesions.overlaps[c] > covered).sum() for r, c in zip(records, in_bin, strict=True)])
-
-    def share(weights: NDArray[np.float64]) -> float:
-        total = (weights * lesions).sum()
-        return float((weights * found).sum() / total) if total else float("nan")
-
-    return share
+    return _share(found, lesions)

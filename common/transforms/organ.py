@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils import convert_to_numpy, convert_to_tensor, optional_import
+from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
@@ -25,8 +26,12 @@ def foreground(image: Tensor) -> Tensor:
         bool, shape (1, X, Y[, Z]).
     """
     shown = convert_to_numpy((image > 0).any(0))
-    filled = [binary_fill_holes(plane) for plane in np.moveaxis(np.atleast_3d(shown), 2, 0)]
-    return torch.from_numpy(np.stack(filled, axis=2).reshape(1, *shown.shape)).to(image.device)
+    return torch.from_numpy(fill_holes(np.atleast_3d(shown)).reshape(1, *shown.shape)).to(image.device)
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask of shape (X, Y, Z) with the holes in each slice along the last axis filled."""
+    return np.stack([binary_fill_holes(mask[..., k]) for k in range(mask.shape[-1])], axis=-1)
 
 
 class AddOrgand(Transform):

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cases import SEQUENCES as WORDS
 from ..checks import check_mr, check_same_grid, read_nifti, read_nifti_channels
 from .scans import Channel, Scan, Volume, by_name, decathlon, refuse_other_values, some
 
-SEQUENCES = ("t1", "t1ce", "t2", "flair")
+SEQUENCES = tuple(WORDS)
 """In the order in which they are stacked."""
 
 
