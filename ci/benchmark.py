@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fire
@@ -11,6 +11,8 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from common.inferers.slices import noise_predictor
+from common.samplers.ddim import decode, encode
+from common.samplers.guidance import classifier_guidance
 from common.samplers.repaint import jump_schedule, repaint
 from common.schedulers import NoiseSchedule
 
@@ -77,7 +79,64 @@ def benchmark_gdpi(parser: ConfigParser, slices: int, size: int) -> None:
     print(f"peak memory, MB                      {_peak_memory(device):.0f}")
 
 
-BENCHMARKS: dict[str, Callable[..., None]] = {"gdpi": benchmark_gdpi}
+LEVEL_SHARES, SCALES = (0.5, 0.75, 1.0), (0.0, 30.0, 100.0)
+"""Of the sweep: noise levels as shares of the config's, and guidance scales."""
+
+
+def benchmark_translation(parser: ConfigParser, slices: int, size: int) -> None:
+    """Encode and decode the same slices in one batch and one at a time, and sweep settings with and without sharing.
+
+    Args:
+        parser: of ``inference.json``.
+        slices: in the batch.
+        size: pixels along X and Y; that of the classifier.
+    """
+    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
+    schedule, level = parser.get_parsed_content("schedule"), parser.get_parsed_content("noise_level")
+    scale = parser.get_parsed_content("guidance_scale")
+    model = noise_predictor(network.diffusion, label=0)
+    image = torch.rand(slices, network.diffusion.in_channels, size, size, device=device)
+
+    def translate(
+        batch: Tensor, model: Any, levels: Sequence[int], scales: Sequence[float]
+    ) -> tuple[float, list[Stopwatch]]:
+        watches = [Stopwatch(classifier_guidance(network.classifier, 0, scale)) for scale in scales]
+        start = time.perf_counter()
+        for each, latent in zip(levels, encode(model, batch, schedule, levels), strict=True):
+            for watch in watches:
+                decode(model, latent, schedule, each, [watch])
+        synchronise()
+        return time.perf_counter() - start, watches
+
+    with torch.no_grad():
+        translate(image, model, [level // 10], [scale])  # warm-up
+        watch = Stopwatch(model)
+        total, (guide,) = translate(image, watch, [level], [scale])
+        single = sum(translate(x, model, [level], [scale])[0] for x in image.split(1))
+        levels = [round(level * share) for share in LEVEL_SHARES]
+        shared, _ = translate(image, model, levels, SCALES)
+        alone = sum(translate(image, model, [each], [s])[0] for each in levels for s in SCALES)
+    networks = watch.seconds + guide.seconds
+    print(
+        f"device                               {device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    print(f"slices of {size}x{size} in the batch      {slices}")
+    print(f"calls of diffusion model and guide   {watch.calls} and {guide.calls}, up to timestep {level}")
+    print(f"diffusion model, ms a call and slice {1000 * watch.seconds / watch.calls / slices:.2f}")
+    print(f"classifier's gradient, the same      {1000 * guide.seconds / guide.calls / slices:.2f}")
+    print(f"loop's overhead, share of networks   {100 * (total - networks) / networks:.1f} %")
+    print(f"seconds a slice in the batch         {total / slices:.2f}")
+    print(f"against one slice at a time          {single / slices:.2f}, ratio {single / total:.2f}")
+    print(f"{len(levels)} levels x {len(SCALES)} scales, one encoding    {shared:.1f} s")
+    print(f"the same, an encoding each           {alone:.1f} s, ratio {alone / shared:.2f}")
+    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
+
+
+BENCHMARKS: dict[str, Callable[..., None]] = {
+    "gdpi": benchmark_gdpi,
+    "wolleb_anomaly": benchmark_translation,
+    "pancreas_anomaly": benchmark_translation,
+}
 
 
 def benchmark(bundle: str, slices: int = 16, size: int = 64, **settings: Any) -> None:
@@ -86,7 +145,7 @@ def benchmark(bundle: str, slices: int = 16, size: int = 64, **settings: Any) ->
     Args:
         bundle: name of the folder in ``bundles/``.
         slices: in a batch.
-        size: pixels along X and Y.
+        size: pixels along X and Y; where there is a classifier, those of ``patch_size``.
         settings: keys of ``inference.json``.
     """
     BENCHMARKS[bundle](bundle_parser(bundle, "inference", **settings), slices, size)

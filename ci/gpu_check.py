@@ -6,6 +6,7 @@ Prints time, memory and TFLOP/s of the network and of a training step, and gates
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import fire
 import torch
@@ -13,8 +14,11 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.checkpoints import load_parts
 from common.inferers.slices import noise_predictor
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
+from common.samplers.ddim import decode, encode
+from common.samplers.guidance import classifier_guidance
 from common.samplers.repaint import repaint
 from common.schedulers import NoiseSchedule
 from common.transforms.adaptive_mask import adaptive_mask
@@ -25,6 +29,12 @@ from .benchmark import synchronise
 
 MAX_HU_BETWEEN_PRECISIONS = 2.0
 """Mean absolute difference of inpainted pixels that bfloat16 may make with the same draws."""
+
+MIN_DICE_BETWEEN_PRECISIONS = 0.95
+"""Of the masks of a demonstration case."""
+
+BATCHES = (1, 4, 16)
+"""Slices at once, for translation at the paper's size."""
 
 
 def check_gdpi(parser: ConfigParser, device: torch.device, steps: int) -> bool:
@@ -81,7 +91,68 @@ def check_gdpi(parser: ConfigParser, device: torch.device, steps: int) -> bool:
     return difference <= MAX_HU_BETWEEN_PRECISIONS and known
 
 
-CHECKS: dict[str, Callable[[ConfigParser, torch.device, int], bool]] = {"gdpi": check_gdpi}
+def check_translation(parser: ConfigParser, device: torch.device, steps: int) -> bool:
+    """Time encoding and guided decoding with the paper's networks; return whether the demonstration's gate holds.
+
+    Args:
+        parser: of ``inference.json`` with ``paper.json``.
+        device: with CUDA.
+        steps: up to ``noise_level``; the paper's own are as many as ``noise_level``.
+    """
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def").to(device).eval()
+    for weight in network.diffusion.out[-1].parameters():  # 0 in an untrained network
+        torch.nn.init.normal_(weight, std=0.02)
+    level, channels = parser.get_parsed_content("noise_level"), network.diffusion.in_channels
+    size, scale = parser.get_parsed_content("patch_size"), parser.get_parsed_content("guidance_scale")
+    schedule = NoiseSchedule(num_inference_steps=steps * 1000 // level, spacing="trailing")
+    guide = classifier_guidance(network.classifier, 0, scale)
+    for batch in BATCHES:
+        image = torch.rand(batch, channels, *size, device=device)
+        t = torch.full((batch,), level // 2, device=device)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.diffusion(image, t, class_labels=torch.zeros_like(t))
+        flops, gradient_ms = counter.get_total_flops(), 1000 * _seconds(partial(guide, image, t))
+        for name, amp, compiled in (("float32", False, False), ("bfloat16", True, False), ("compiled", True, True)):
+            model = noise_predictor(network.diffusion, amp, compiled, label=0)
+            with torch.no_grad():
+                seconds = _seconds(partial(model, image, t))
+            start = time.perf_counter()
+            decode(model, encode(model, image, schedule, level), schedule, level, guide)
+            synchronise()
+            each = (time.perf_counter() - start) / batch
+            print(
+                f"batch {batch}, {name}: {1000 * seconds:.1f} ms a call, {flops / seconds / 1e12:.1f} TFLOP/s, "
+                f"gradient {gradient_ms:.1f} ms; {steps} + {steps} steps {each:.2f} s a slice, "
+                f"so {level} + {level} about {each * level / steps:.1f} s"
+            )
+    print(f"peak memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB")
+    return _same_in_bfloat16(parser.get_parsed_content("bundle_root"), device)
+
+
+def _same_in_bfloat16(bundle_root: str, device: torch.device) -> bool:
+    """Compare precisions on the demonstration: error of the round trip, and masks of a testing case."""
+    masks, errors = [], []
+    for amp in (False, True):
+        parser = bundle_parser(Path(bundle_root).name, "inference", amp=amp)
+        network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
+        load_parts(network, str(parser.get_parsed_content("model_path")))
+        item = parser.get_parsed_content("dataset")[0]
+        found = inferer(item["image"][None].to(device), network.eval())[0]
+        masks.append(found[-3] > 0)
+        inferer.guidance_scales = (0.0,)
+        errors.append(inferer(item["image"][None].to(device), network)[0, 0].square().mean().sqrt().item())
+    dice = (2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())).item()
+    rms = " and ".join(f"{error:.4f}" for error in errors)
+    print(f"demonstration, float32 and bfloat16: round trip's RMS {rms}; Dice of the masks {dice:.3f}")
+    return dice >= MIN_DICE_BETWEEN_PRECISIONS
+
+
+CHECKS: dict[str, Callable[[ConfigParser, torch.device, int], bool]] = {
+    "gdpi": check_gdpi,
+    "wolleb_anomaly": check_translation,
+    "pancreas_anomaly": check_translation,
+}
 
 
 def gpu_check(bundle: str, steps: int = 50) -> None:

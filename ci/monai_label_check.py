@@ -79,7 +79,7 @@ save_image = make_grid
 """
 """Stands in for torchvision, whose builds each fit one build of torch; MONAI Label draws with these two functions."""
 
-QUICK = {"num_inference_steps": 5, "num_resamples": 1}
+QUICK = {"num_inference_steps": 20, "num_resamples": 1}
 """For a check in minutes: sent with requests, given to the command line, and set in the train.json of the copy."""
 
 TOLERANCE = 0.1

@@ -24,13 +24,16 @@ from common.handlers import write_csv
 from common.metrics.intervals import patient_bootstrap
 from common.metrics.pixels import Curve, PooledCounts
 from common.metrics.tables import CaseRecord, Row, average_otsu, examine_case, summarise
-from common.phantoms.__main__ import abdomen_ct, brain_mr
+from common.phantoms.__main__ import abdomen_ct, brain_mr, pancreas_ct
 from common.report.figures import CT, Display, Panel, box_around, curves_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
 from common.transforms.anomaly import anomaly_map, smooth_in
-from common.transforms.organ import foreground
+from common.transforms.organ import foreground, right_part
 
 from . import ROOT, bundle_parser
+
+FLAIR = 3
+"""Its channel."""
 
 SCANNERS = {"a": "the scanner of the training", "b": "another scanner, nothing tuned on it"}
 NUM_PATIENTS, NUM_VALIDATION, NUM_SEEDS, NUM_BOOTSTRAPS = 20, 12, 3, 1000
@@ -87,7 +90,10 @@ def gdpi_methods(default_radius: Sequence[int]) -> list[Method]:
         default_radius: the bundle's ``median_radius``.
     """
     return [
-        Method({"GDPI": default_radius, "GDPI-WD (no filter)": [0]}, drawn=True),
+        Method(
+            {"GDPI": default_radius, "GDPI-WD (no filter)": [0], **{f"GDPI, filter {r}": r for r in FILTERS}},
+            drawn=True,
+        ),
         Method({"GDPI, paper's hole": [2], "GDPI-WD, paper's hole": [0]}, settings=PAPER, drawn=True),
         Method(
             {"GDPI-WR (whole liver)": default_radius, "GDPI-WRD (whole liver, no filter)": [0]},
@@ -126,15 +132,17 @@ def gdpi_tuning() -> list[Method]:
     return methods
 
 
-CONTROL_OPTIONS = {
-    **{key: f"@{key}" for key in ("num_channels", "normalize", "percentile", "slice_range", "pixel_mm", "patch_size")},
-    **{key: f"@{key}" for key in ("median_radius", "threshold", "slice_batch_size")},
-}
-TRANSLATION_OPTIONS = {
-    **CONTROL_OPTIONS,
-    **{key: f"@{key}" for key in ("noise_level", "guidance", "guidance_scale", "encode_class", "decode_class", "seed")},
-    "schedule": "@schedule",
-}
+def _keys(*names: str) -> dict[str, str]:
+    """Return options of an inferer that are keys of the config of the same names."""
+    return {name: f"@{name}" for name in names}
+
+
+GRID_KEYS = _keys("pixel_mm", "patch_size", "median_radius", "threshold", "slice_batch_size")
+BRAIN_KEYS = GRID_KEYS | _keys("num_channels", "normalize", "percentile", "slice_range")
+HEAD_KEYS: dict[str, Any] = GRID_KEYS | {"normalize": "@hu_window", "only_organ": True, "right_share": "@head_share"}
+"""Options that all inferers of a bundle are made with."""
+
+DIFFUSION_KEYS = _keys("schedule", "noise_level", "guidance", "guidance_scale", "encode_class", "decode_class", "seed")
 
 
 def _inferer(name: str, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -142,31 +150,25 @@ def _inferer(name: str, options: Mapping[str, Any], **more: Any) -> dict[str, An
     return {"inferer": {"_target_": f"common.inferers.{name}", **options, **more}}
 
 
-def wolleb_methods(default_radius: Sequence[int]) -> list[Method]:
+def noise_encoding_methods(
+    default_radius: Sequence[int], options: Mapping[str, Any], controls: Mapping[str, dict[str, Any]]
+) -> list[Method]:
     """Return the rows that noise encoding is compared in; the first is the bundle's default.
 
     Args:
         default_radius: the bundle's ``median_radius``.
+        options: that all inferers are made with.
+        controls: settings without a network, by the name of the row.
     """
-    noise = _inferer("translation.NoiseTranslationInferer", TRANSLATION_OPTIONS)
+    noise = _inferer("translation.NoiseTranslationInferer", {**options, **DIFFUSION_KEYS})
     settings: dict[str, tuple[dict[str, Any], bool]] = {
         "noise encoding and guidance": ({}, False),
         "s = 0, conditioning alone": ({"guidance_scale": 0.0}, False),
         "DDPM, random noise in place of the encoding": (noise, True),
         "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, True),
-        "saliency of the classifier": (_inferer("comparisons.AttributionInferer", CONTROL_OPTIONS), False),
-        "Grad-CAM of the classifier": (
-            _inferer("comparisons.AttributionInferer", CONTROL_OPTIONS, layer="norm"),
-            False,
-        ),
-        "control: distance to the median of the head": (
-            _inferer("comparisons.MedianTranslationInferer", CONTROL_OPTIONS),
-            False,
-        ),
-        "control: FLAIR, histogram equalised": (
-            _inferer("comparisons.EqualizedInferer", CONTROL_OPTIONS, channel=3),
-            False,
-        ),
+        "saliency of the classifier": (_inferer("comparisons.AttributionInferer", options), False),
+        "Grad-CAM of the classifier": (_inferer("comparisons.AttributionInferer", options, layer="norm"), False),
+        **{f"control: {name}": (keys, False) for name, keys in controls.items()},
     }
     return [
         *(Method({row: default_radius}, settings=keys, drawn=drawn) for row, (keys, drawn) in settings.items()),
@@ -174,14 +176,19 @@ def wolleb_methods(default_radius: Sequence[int]) -> list[Method]:
     ]
 
 
-def wolleb_tuning() -> list[Method]:
+def noise_encoding_tuning(noise_levels: Sequence[int], guidance_scales: Sequence[float]) -> list[Method]:
     """Return the noise levels and guidance scales that are tried on validation patients."""
     return [
         Method({f"L {level}, s {scale}, filter {r}": r for r in ([0], [1])}, settings=settings)
-        for level in (300, 500, 700)
-        for scale in (0.0, 30.0, 100.0, 300.0)
+        for level in noise_levels
+        for scale in guidance_scales
         for settings in ({"noise_level": level, "guidance_scale": scale},)
     ]
+
+
+def _pancreas_head(inputs: torch.Tensor) -> torch.Tensor:
+    share = bundle_parser("pancreas_anomaly", "inference").get_parsed_content("head_share")
+    return right_part(inputs[1] > 0, share, axis=0)
 
 
 Records = dict[str, list[list[CaseRecord]]]
@@ -203,6 +210,7 @@ class Study(NamedTuple):
         otsu: thresholds are means of Otsu's on validation patients, not those of the largest Dice.
         decimals: of the scores that are counted, so that few differ.
         display: how images and maps are shown.
+        pairs: rows that are also compared with one another, each method with its control.
     """
 
     write: Callable[..., None]
@@ -216,6 +224,7 @@ class Study(NamedTuple):
     otsu: bool = False
     decimals: int = 1
     display: Display = CT
+    pairs: Mapping[str, str] = {}
 
 
 STUDIES = {
@@ -227,18 +236,44 @@ STUDIES = {
         score=lambda case, healthy, radius: anomaly_map(case.image, healthy, case.organ, radius),
         organ=lambda inputs: inputs[1] > 0,
         case_settings={"organ_source": "file"},
+        pairs={f"GDPI, filter {r}": f"control: median in the hole, filter {r}" for r in FILTERS},
     ),
     "wolleb_anomaly": Study(
         write=brain_mr,
-        methods=wolleb_methods,
-        tuning=wolleb_tuning,
+        methods=partial(
+            noise_encoding_methods,
+            options=BRAIN_KEYS,
+            controls={
+                "distance to the median of the head": _inferer("comparisons.MedianTranslationInferer", BRAIN_KEYS),
+                "FLAIR, histogram equalised": _inferer("comparisons.EqualizedInferer", BRAIN_KEYS, channel=FLAIR),
+            },
+        ),
+        tuning=partial(noise_encoding_tuning, (300, 500, 700), (0.0, 30.0, 100.0, 300.0)),
         answer=0,
         score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
         organ=lambda inputs: foreground(inputs)[0],
         answer_settings={"median_radius": 0},
         otsu=True,
         decimals=3,
-        display=Display(channel=3, window=None, map_window=(0.0, 1.0), unit="of the scaled intensities"),
+        display=Display(channel=FLAIR, window=None, map_window=(0.0, 1.0), unit="of the scaled intensities"),
+    ),
+    "pancreas_anomaly": Study(
+        write=pancreas_ct,
+        methods=partial(
+            noise_encoding_methods,
+            options=HEAD_KEYS,
+            controls={
+                "distance to the median of the organ": _inferer("comparisons.MedianTranslationInferer", HEAD_KEYS)
+            },
+        ),
+        tuning=partial(noise_encoding_tuning, (100, 200, 300), (0.0, 5.0, 10.0, 30.0, 100.0, 300.0)),
+        answer=0,
+        score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
+        organ=_pancreas_head,
+        case_settings={"organ_source": "file"},
+        answer_settings={"median_radius": 0},
+        decimals=3,
+        display=Display(window=(-20.0, 140.0), map_window=(0.0, 0.5), unit="of the scaled intensities"),
     ),
 }
 
@@ -280,6 +315,13 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
         found = examine(bundle, folder, methods, cases, f"testing_{scanner}", NUM_SEEDS, fitted)
         rows = compare(found, fitted)
         write_csv(folder / f"study_{scanner}.csv", rows)
+        same_filter = [
+            row
+            for name, other in plan.pairs.items()
+            for row in compare({name: found[name], other: found[other]}, fitted)[1:]
+        ]
+        if same_filter:
+            write_csv(folder / f"pairs_{scanner}.csv", same_filter)
         default = next(iter(found))
         sizes = summarise(found[default][0], fitted[default], NUM_BOOTSTRAPS)
         write_csv(folder / f"by_lesion_{scanner}.csv", sizes)
@@ -290,6 +332,10 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
                 [EXPLANATION],
                 [_with_intervals(row) for row in rows],
                 [Picture("Seed 0.", png(curves_figure(curves)))],
+            ),
+            Section(
+                f"Scanner {scanner}: controls against the method with the same filter",
+                rows=[_with_intervals(row) for row in same_filter],
             ),
             Section(f"Scanner {scanner}: {default} by size of the lesion, seed 0", rows=sizes),
             Section(
@@ -317,8 +363,9 @@ def read_cases(bundle: str, dataset_dir: Path, split: str) -> Iterator[Case]:
     settings = {"dataset_dir": str(dataset_dir), "split": split, **plan.case_settings}
     for item in bundle_parser(bundle, "inference", **settings).get_parsed_content("dataset"):
         inputs, truth = item["image"], item["label"]
-        arrays = (inputs[plan.display.channel].numpy(), plan.organ(inputs).numpy(), truth[0].numpy() > 0)
-        yield Case(str(item["case"]), inputs[None], *arrays, [float(s) for s in inputs.pixdim])
+        image, organ = inputs[plan.display.channel].numpy(), plan.organ(inputs).numpy()
+        lesions = (truth[0].numpy() > 0) & organ
+        yield Case(str(item["case"]), inputs[None], image, organ, lesions, [float(s) for s in inputs.pixdim])
 
 
 def examine(
@@ -442,12 +489,13 @@ def panels(
     records: Sequence[CaseRecord],
 ) -> Any:
     """Return the figure of three patients by all methods, as the paper's Figures 6 to 11."""
-    order = np.argsort([-record.row["ap"] for record in records], kind="stable")
-    chosen = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
+    with_lesions = [i for i, case in enumerate(cases) if case.truth.any()]
+    order = sorted(with_lesions, key=lambda i: -records[i].row["ap"])
+    chosen = [order[0], order[len(order) // 2], order[-1]]
     plan, rows = STUDIES[bundle], []
     for index in chosen:
         case = cases[index]
-        window = plan.display.window or (0.0, float(np.percentile(case.image, 99.5)))
+        window = plan.display.window_of(case.image)
         z = int(case.truth.sum((0, 1)).argmax())
         here: Any = (*box_around(case.organ, margin=4), z)
         outlines = {"lime": case.truth[here]}
@@ -463,7 +511,7 @@ def panels(
 
 
 def _in_figures(row: str) -> bool:
-    return not row.startswith("control") or "filter" not in row or row.endswith("filter [1]")
+    return "filter [" not in row or row.endswith("filter [1]")
 
 
 def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]]) -> Row:

@@ -1,9 +1,9 @@
 """Remake a bundle's demonstration data and weights: ``python -m ci.train_demo gdpi``.
 
+An overlay that has its own has a recipe of its own: ``python -m ci.train_demo wolleb_anomaly --overlay chexpert``.
 Everything comes from ``common.phantoms`` and the bundle's own configs; what is written here are sizes and budgets.
 """
 
-import shutil
 import subprocess
 import sys
 import time
@@ -49,60 +49,86 @@ RECIPES = {
     ),
     "wolleb_anomaly": Recipe(
         phantom="brain_mr",
-        demo={"training": 2, "validation": 2, "testing": 3, "shape": (64, 76, 10)},
+        demo={"training": 2, "validation": 2, "testing": 3, "healthy_testing": 2, "shape": (64, 76, 7)},
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
         trainings=(
             (
                 "train",
                 {
                     "train_parts": "all",
-                    "classifier_max_epochs": 40,
-                    "regressor_max_epochs": 30,
-                    "segmenter_max_epochs": 30,
-                    "max_epochs": 100,
-                    "val_interval": 2,
-                    "task_interval": 50,
+                    "classifier_max_epochs": 100,
+                    "regressor_max_epochs": 100,
+                    "segmenter_max_epochs": 40,
+                    "max_epochs": 96,
+                    "val_interval": 4,
+                    "task_interval": 48,
                 },
             ),
+            ("baselines", {"max_epochs": 40, "val_interval": 4}),
+        ),
+    ),
+    "pancreas_anomaly": Recipe(
+        phantom="pancreas_ct",
+        demo={"training": 2, "validation": 2, "testing": 5},
+        data={"training": 320, "validation": 12},
+        trainings=(
+            (
+                "train",
+                {
+                    "train_parts": "all",
+                    "organ_max_epochs": 12,
+                    "classifier_max_epochs": 76,
+                    "max_epochs": 20,
+                    "val_interval": 2,
+                    "task_interval": 10,
+                },
+            ),
+            ("baselines", {"max_epochs": 24, "val_interval": 2}),
         ),
     ),
 }
+"""By the name of the bundle, or of the bundle and an overlay."""
 
 
-def train_demo(bundle: str, work_dir: str | None = None, num_workers: int = 2) -> None:
-    """Write ``demo/`` and ``models/`` of a bundle.
+def train_demo(bundle: str, work_dir: str | None = None, num_workers: int = 2, overlay: str = "") -> None:
+    """Write ``demo/`` and ``models/`` of a bundle, or ``demo/<overlay>/`` and ``models/<overlay>/``.
 
     Args:
         bundle: name of the folder in ``bundles/``.
         work_dir: folder of the training data, the logs and checkpoints; an interrupted training goes on from there.
-            Default ``work/<bundle>`` in the repository.
+            Default ``work/<bundle>[/<overlay>]`` in the repository.
         num_workers: processes that draw phantoms.
+        overlay: config that lies over ``train.json``.
 
     Raises:
-        ValueError: if there is no recipe for the bundle.
+        ValueError: if there is no recipe for the bundle, or for its overlay.
         subprocess.CalledProcessError: if a step fails.
     """
-    if bundle not in RECIPES:
-        raise ValueError(f"expected one of {', '.join(RECIPES)}, got {bundle}.")
-    recipe, root = RECIPES[bundle], ROOT / "bundles" / bundle
-    work = Path(work_dir or ROOT / "work" / bundle).resolve()
+    name = f"{bundle}/{overlay}".rstrip("/")
+    if name not in RECIPES:
+        raise ValueError(f"expected one of {', '.join(RECIPES)}, got {name}.")
+    recipe, root = RECIPES[name], ROOT / "bundles" / bundle
+    work, demo = Path(work_dir or ROOT / "work" / name).resolve(), root / "demo" / overlay
     start = time.perf_counter()
-    shutil.rmtree(root / "demo", ignore_errors=True)
-    for folder, sizes in ((root / "demo", recipe.demo), (work / "data", recipe.data)):
+    for path in demo.glob("*"):
+        if path.is_file():  # a folder is the demonstration of an overlay
+            path.unlink()
+    for folder, sizes in ((demo, recipe.demo), (work / "data", recipe.data)):
         if not (folder / "dataset.json").is_file():
             _python("common.phantoms", recipe.phantom, dst=folder, num_workers=num_workers, **sizes)
     for config, options in recipe.trainings:
+        configs = [config, overlay] if overlay else [config]
         _python(
             "monai.bundle",
             "run",
-            config_file=root / "configs" / f"{config}.json",
+            config_file=[str(root / "configs" / f"{layer}.json") for layer in configs],
             logging_file=root / "configs" / "logging.conf",
             dataset_dir=work / "data",
             output_dir=work / config,
             resume=True,
             **options,
         )
-    print(f"{bundle}: demonstration made in {(time.perf_counter() - start) / 60:.0f} minutes.")
+    print(f"{name}: demonstration made in {(time.perf_counter() - start) / 60:.0f} minutes.")
 
 
 def _python(module: str, *names: str, **options: object) -> None:

@@ -26,10 +26,11 @@ REQUIRED = (
         "docs/README.md",
         "docs/data_license.txt",
         "LICENSE",
-        "models/model.pt",
-        "demo/dataset.json",
     ),
 )
+OWN_FILES = (("models", "model.pt"), ("demo", "dataset.json"))
+"""What the bundle has, and in a folder of its own each overlay that runs at once."""
+
 MAX_FILE, MAX_DEMO, MAX_MODELS = 6 * 2**20, 2 * 2**20, 12 * 2**20
 RESERVED = ("result", "image", "label", "model", "output", "logging")
 """Words of MONAI Label's requests, with which no displayable config may begin."""
@@ -70,9 +71,19 @@ def verify(bundle: str) -> None:
         raise SystemExit(1)
 
 
+def settings(root: Path) -> list[str]:
+    """Return the bundle itself, as an empty name, and the overlays that run at once as it does.
+
+    These have a data set and weights of their own, ``demo/<overlay>/`` and ``models/<overlay>/model.pt``.
+    """
+    configs = {path.stem: _read(path) for path in sorted((root / "configs").glob("*.json"))}
+    return ["", *(name for name, keys in configs.items() if "dataset_dir" in keys and "bundle_root" not in keys)]
+
+
 def check_files(root: Path) -> None:
     """All required files are there, none is too large, and the bundle holds no Python of its own."""
-    missing = [name for name in REQUIRED if not (root / name).exists()]
+    own = [str(Path(folder, name, file)) for name in settings(root) for folder, file in OWN_FILES]
+    missing = [name for name in (*REQUIRED, *own) if not (root / name).exists()]
     _demand(not missing, f"missing {missing}")
     files = [path for path in root.rglob("*") if path.is_file() and "eval" not in path.relative_to(root).parts]
     large = [str(path) for path in files if path.stat().st_size > MAX_FILE]
@@ -98,17 +109,21 @@ def check_metadata(root: Path) -> None:
 
 def check_weights(root: Path) -> None:
     """The weights are a raw state dict of tensors that fits the network."""
-    weights = torch.load(root / "models" / "model.pt", weights_only=True, map_location="cpu")
-    _demand(all(isinstance(value, torch.Tensor) for value in weights.values()), "not a raw state dict of tensors")
-    _workflow(root, "inference", "infer").parser.get_parsed_content("network_def").load_state_dict(weights)
+    for overlay in settings(root):
+        path = root / "models" / overlay / "model.pt"
+        weights = torch.load(path, weights_only=True, map_location="cpu")
+        tensors = all(isinstance(value, torch.Tensor) for value in weights.values())
+        _demand(tensors, f"{path}: not a raw state dict of tensors")
+        _workflow(root, "inference", "infer", overlay).parser.get_parsed_content("network_def").load_state_dict(weights)
 
 
 def check_properties(root: Path, config: str, workflow_type: str) -> None:
     """All of MONAI's required properties can be resolved."""
-    workflow = _workflow(root, config, workflow_type)
-    workflow.initialize()
-    wrong = workflow.check_properties()
-    _demand(not wrong, f"missing or wrong: {wrong}")
+    for overlay in settings(root):
+        workflow = _workflow(root, config, workflow_type, overlay)
+        workflow.initialize()
+        wrong = workflow.check_properties()
+        _demand(not wrong, f"missing or wrong: {wrong} {overlay and f'with {overlay}.json'}")
 
 
 def check_displayable(root: Path) -> None:
@@ -147,9 +162,9 @@ def _demand(condition: object, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _workflow(root: Path, config: str, workflow_type: str) -> Any:
-    path = str(root / "configs" / f"{config}.json")
-    return create_workflow("ConfigWorkflow", config_file=path, workflow_type=workflow_type, logging_file=False)
+def _workflow(root: Path, config: str, workflow_type: str, overlay: str = "") -> Any:
+    paths = [str(root / "configs" / f"{name}.json") for name in (config, overlay) if name]
+    return create_workflow("ConfigWorkflow", config_file=paths, workflow_type=workflow_type, logging_file=False)
 
 
 def _read(path: Path) -> Any:

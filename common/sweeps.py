@@ -1,4 +1,4 @@
-"""All noise levels and guidance scales at once: tables, curves, and strips of one slice."""
+"""All noise levels, guidance scales and thresholds at once: tables, curves, and strips of one slice."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .checkpoints import load_parts
 from .handlers import spacing_mm, write_csv
 from .metrics.pixels import PooledCounts
-from .metrics.tables import CaseRecord, Row, average_otsu, examine_case
+from .metrics.tables import CaseRecord, Row, average_otsu, dice_at, examine_case, slice_mean
 from .report.figures import Display, Panel, box_around, panel_grid, png
 from .report.page import Picture, Section, versions, write_page
 from .transforms.grid import pixel_size_mm
@@ -55,11 +55,13 @@ def sweep_guidance(
     output_dir: str,
     display: Display,
     notice: str = "",
+    relative_thresholds: Sequence[float] = (),
 ) -> None:
     """Examine labelled cases with every noise level and guidance scale; all share one encoding of each slice.
 
     Writes ``sweep.csv`` and ``report.html`` with the curves of Figure 4, and the strips of Figures 5 and 6, of Wolleb
-    et al. 2022, "Diffusion Models for Medical Anomaly Detection". As there, slices without lesions are left out.
+    et al. 2022, "Diffusion Models for Medical Anomaly Detection"; with ``relative_thresholds`` also ``thresholds.csv``,
+    the Tables 1 and 2 of Babaei et al. 2024. As there, slices without lesions are left out.
 
     Args:
         dataset: items with ``image`` (channels as the inferer takes them), ``label`` and ``case``, oriented to RAS.
@@ -69,9 +71,10 @@ def sweep_guidance(
         output_dir: made if it is not there.
         display: how slices and maps are shown.
         notice: said first on the page.
+        relative_thresholds: of masks, as shares of the map's highest value in each slice.
 
     Raises:
-        ValueError: if no case has lesions.
+        ValueError: if no case has lesions in the organ.
     """
     load_parts(network, model_path)
     network.eval()
@@ -89,9 +92,20 @@ def sweep_guidance(
         arrays = [[np.atleast_3d(channel.cpu().numpy()) for channel in version] for version in found]
         first_mask = 1 + inferer.num_channels
         organ = arrays[0][first_mask + 1] > 0
+        truth &= organ
+        if not truth.any():
+            logger.info(f"{case}: left out, as its lesions lie beyond the organ that is searched.")
+            continue
+        options: dict[str, Any] = {
+            "spacing_mm": [*spacing_mm(image), 1.0][:3],
+            "lesion_slices_only": True,
+            "otsu": True,
+            "probability": arrays[0][first_mask + 2],
+            "relative_thresholds": relative_thresholds,
+        }
         for setting, version in zip(settings, arrays, strict=True):
             maps = (version[0], version[first_mask] > 0, organ, truth)
-            records[setting].append(examine_case(case, case, *maps, [*spacing_mm(image), 1.0][:3], True, otsu=True))
+            records[setting].append(examine_case(case, case, *maps, **options))
         z = int(truth.sum((0, 1)).argmax())
         if largest is None or truth[..., z].sum() > largest.truth.sum():
             seen = np.atleast_3d(volume[display.channel].cpu().numpy())[..., z]
@@ -102,8 +116,12 @@ def sweep_guidance(
     rows = [_row(setting, made) for setting, made in records.items()]
     folder = Path(output_dir)
     write_csv(folder / "sweep.csv", rows)
+    masks = [_mask_row(setting, made, share) for setting, made in records.items() for share in relative_thresholds]
+    if masks:
+        write_csv(folder / "thresholds.csv", masks)
     sections = [
         Section("Noise levels and guidance scales", [EXPLANATION], rows, [Picture("", png(curves(rows)))]),
+        Section("Thresholds", [THRESHOLDS] if masks else [], masks),
         Section(
             f"One slice of {largest.case}",
             ["Above the translated image, below the map; lime: lesions."],
@@ -121,11 +139,31 @@ EXPLANATION = (
 )
 
 
+THRESHOLDS = (
+    "Mean Dice of the slices with lesions, each mask being where the map reaches a share of its highest value in the "
+    "slice; of all of them, and, as in the paper, without those that the classifier calls healthy."
+)
+
+
 def _row(setting: Setting, records: Sequence[CaseRecord]) -> Row:
     curve, threshold = PooledCounts([r.counts for r in records]).curve(), average_otsu(records)
     level, scale = setting
     metrics = {"dice_average_otsu": curve.dice_at(threshold), "auroc": curve.auroc(), "ap": curve.average_precision()}
     return {"noise_level": level, "guidance_scale": scale, **metrics, "average_otsu": threshold}
+
+
+def _mask_row(setting: Setting, records: Sequence[CaseRecord], share: float) -> Row:
+    once, column = np.ones(len(records)), dice_at(share)
+    wrong = [row["misclassified"] for record in records for row in record.slice_rows]
+    return {
+        "noise_level": setting[0],
+        "guidance_scale": setting[1],
+        "relative_threshold": share,
+        "dice": slice_mean(records, column, diseased=True)(once),
+        "dice_without_misclassified": slice_mean(records, column, diseased=True, misclassified=False)(once),
+        "slices": len(wrong),
+        "misclassified": sum(wrong),
+    }
 
 
 def curves(rows: Sequence[Row]) -> Figure:
@@ -153,7 +191,7 @@ def strips(slice_: Slice, settings: Sequence[Setting], display: Display) -> list
     """
     levels, scales = (sorted(set(values)) for values in zip(*settings, strict=True))
     level, scale = levels[len(levels) // 2], scales[len(scales) // 2]
-    window = display.window or (0.0, float(np.percentile(slice_.image, 99.5)))
+    window = display.window_of(slice_.image)
     box = box_around(slice_.organ, margin=2)
 
     def strip(chosen: Mapping[str, Setting]) -> Figure:

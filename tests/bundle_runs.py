@@ -14,9 +14,16 @@ FAST = {
         "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
     },
     "wolleb_anomaly": {
-        "inference": {"num_inference_steps": 4},
+        "inference": {"num_inference_steps": 8},
         "train": {f"{part}max_epochs": 1 for part in ("classifier_", "regressor_", "segmenter_", "")}
+        | {"task_interval": 1, "num_inference_steps": 8, "task_inference_steps": 8, "volumes_per_batch": 2},
+        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
+    },
+    "pancreas_anomaly": {
+        "inference": {"num_inference_steps": 4},
+        "train": {f"{part}max_epochs": 1 for part in ("organ_", "classifier_", "")}
         | {"task_interval": 1, "num_inference_steps": 4, "task_inference_steps": 4, "volumes_per_batch": 2},
+        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
     },
 }
 """Settings that make a run short, by bundle and config."""

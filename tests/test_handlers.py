@@ -61,13 +61,13 @@ class Prepared:
         return inputs[:, 1:]
 
 
-def run(items, *handlers, epoch=1):
+def run(items, *handlers, epoch=1, channels=CHANNELS):
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(items), batch_size=1),
         network=nn.Identity(),
         inferer=Prepared(),
-        postprocessing=SplitChannelsd("pred", CHANNELS),
+        postprocessing=SplitChannelsd("pred", channels),
         val_handlers=handlers,
     )
     evaluator.run(epoch)
@@ -149,10 +149,174 @@ def test_without_any_label_there_are_no_numbers_and_no_files(tmp_path):
     assert not (tmp_path / "eval").exists()
 
 
+def film(case, diseased, score=1.0, with_label=False):
+    """Return a film of 6 x 8 pixels, searched everywhere, with a spot of 2 x 2 that the classifier gives half."""
+    anomaly, organ = torch.zeros(6, 8), torch.ones(6, 8)
+    anomaly[1:3, 1:3] = score
+    image, mask = 200 * organ, (anomaly > 0.5).float()
+    channels = torch.stack([image, anomaly, image - anomaly, mask, organ, score / 2 * organ])
+    label = {"label": MetaTensor(diseased * (anomaly > 0).float()[None])} if with_label else {}
+    return {"image": MetaTensor(channels), **label, "case": case, "patient": case, "image_label": int(diseased)}
+
+
+FILM_CHANNELS = (*CHANNELS, "probability")
+
+
+def test_films_without_labels_are_judged_by_their_classes(tmp_path):
+    detection = Detection(container(), str(tmp_path), num_resamples=20)
+    films = [film("b", True, 1.4), film("a", False, 0.2), film("c", True, 0.6), film("d", False, 0.8)]
+    state = run(films, detection, channels=FILM_CHANNELS).state
+    expected = {
+        "image-level AUROC of the map": 0.75,
+        "image-level AUROC of the classifier": 0.75,
+        "image-level accuracy of the classifier": 0.75,
+    }
+    assert metrics(detection) == pytest.approx(expected)
+    assert state.metrics["image_auroc_map"] == state.metrics["image_auroc_classifier"] == 0.75
+    rows = table(tmp_path / "per_patient.csv")
+    assert [(row["case"], row["diseased"]) for row in rows] == [("a", "0"), ("b", "1"), ("c", "1"), ("d", "0")]
+    assert [float(row["mean_score"]) for row in rows] == pytest.approx([s * 4 / 48 for s in (0.2, 1.4, 0.6, 0.8)])
+    assert [float(row["probability"]) for row in rows] == pytest.approx([0.1, 0.7, 0.3, 0.4])
+    assert {row["metric"] for row in table(tmp_path / "summary.csv")} == set(expected)
+
+
+def test_films_with_labels_have_the_metrics_of_pixels_too():
+    detection = Detection(container(), in_mm=False)
+    films = [film("a", True, 1.4, with_label=True), film("b", False, 0.2, with_label=True), film("c", True)]
+    run(films, detection, channels=FILM_CHANNELS)
+    assert [record.case for record in detection.images] == ["a", "b", "c"]
+    assert [record.case for record in detection.records] == ["a", "b"]
+    found = metrics(detection)
+    assert found["pixel AUROC, pooled"] == found["image-level AUROC of the map"] == 1
+    assert found["lesion sensitivity (any overlap)"] == 1
+    assert np.isnan(found["mask in slices without lesions, cm²"])  # a film's pixels have no size
+    assert np.isnan(found["lesion sensitivity, 0 to 10 mm"])
+
+
+def test_where_all_films_are_of_one_class_there_is_no_auroc(tmp_path):
+    detection = Detection(container(), num_resamples=5)
+    run(
+        [film("a", True), film("b", True)],
+        detection,
+        CaseReport(str(tmp_path), "T", detection=detection),
+        channels=FILM_CHANNELS,
+    )
+    assert np.isnan(metrics(detection)["image-level AUROC of the map"])
+    assert metrics(detection)["image-level accuracy of the classifier"] == 0
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_the_average_otsu_threshold_of_films_needs_no_label():
+    detection = Detection(container(), threshold_rule="otsu")
+    run([film("a", True), film("b", False, 30.0)], detection, channels=FILM_CHANNELS)
+    (record,) = [record for record in detection.images if record.case == "a"]
+    assert detection.fitted_threshold == record.slice_rows[0]["otsu_threshold"] < 1
+
+
+def test_a_volume_of_a_diseased_patient_says_nothing_of_its_slices():
+    detection = Detection(container())
+    run([item(with_label=False) | {"image_label": 1}], detection)
+    assert detection.images == []
+
+
+def test_the_report_of_films_has_no_volumes(tmp_path):
+    detection = Detection(container())
+    handler = CaseReport(str(tmp_path), "Title", detection=detection)
+    run([film("a", True), film("b", False, 0.1)], detection, handler, channels=FILM_CHANNELS)
+    assert np.isnan(handler.rows[0]["mask, ml"])
+    assert handler.rows[0]["mask, % of the organ"] == pytest.approx(100 * 4 / 48)
+    assert headings(tmp_path)[1:3] == ["Detection", "Detection by case"]
+
+
 def test_without_lesions_there_is_no_fitted_threshold():
     detection = Detection(container())
     run([item(lesions=0)], detection)
     assert np.isnan(detection.fitted_threshold)
+
+
+POINTS = {"peak": [10.0, 12.0, 10.0], "beside": [13, 8, 10], "below": [18, 21, 5.4]}
+"""The map's peak; what is 3 and 4 mm beside it; the highest value of the slice below, nearly."""
+
+
+def marked(case, **options):
+    return {**item(case, **options), "point": POINTS[case]}
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPI", "SAR"])
+def test_the_distance_from_a_marked_point_to_the_peak_is_told_in_mm(tmp_path, axcodes):
+    detection = Detection(container(), str(tmp_path))
+    run([marked(case, with_label=False, axcodes=axcodes) for case in POINTS], detection)
+    rows = {
+        row["case"]: [float(row[column]) for column in list(row)[2:]] for row in table(tmp_path / "per_patient.csv")
+    }
+    assert rows == {
+        "peak": pytest.approx([0, 0]),
+        "beside": pytest.approx([5, 5]),
+        "below": pytest.approx([np.sqrt(8**2 + 9**2 + 4.6**2), 0.4]),
+    }
+    assert detection.rows == []
+    assert not (tmp_path / "summary.csv").exists()
+
+
+def test_marked_cases_stand_beside_labelled_ones_and_count_for_nothing_else(tmp_path):
+    run(
+        [item("a"), marked("peak", with_label=False), marked("beside")], Detection(container(), str(tmp_path / "marks"))
+    )
+    run([item("a"), item("beside")], Detection(container(), str(tmp_path / "labels")))
+    a, beside, peak = table(tmp_path / "marks" / "per_patient.csv")
+    assert (a["peak_to_point_mm"], a["lesions"]) == ("nan", "1")
+    assert (float(beside["peak_to_point_mm"]), beside["lesions"]) == (5, "1")
+    assert (float(peak["peak_to_point_mm"]), peak["lesions"]) == (0, "nan")
+    for name in ("summary.csv", "per_slice.csv"):
+        assert (tmp_path / "marks" / name).read_bytes() == (tmp_path / "labels" / name).read_bytes()
+
+
+def test_a_map_without_change_has_no_peak():
+    detection = Detection(container())
+    empty = marked("peak", with_label=False)
+    empty["image"][1] = 0
+    run([empty], detection)
+    assert np.isnan(detection.case_rows[0]["peak_to_point_mm"])
+
+
+class PreparedWithProbability:
+    """What ``Prepared`` says, and a probability of 0.7 in slice 2 and of 0.2 in all others."""
+
+    def __call__(self, inputs, network):
+        probability = torch.full_like(inputs[:, :1], 0.2)
+        probability[..., 2] = 0.7
+        return torch.cat([inputs[:, 1:], probability], dim=1)
+
+
+def run_with_probability(items, *handlers):
+    SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(items), batch_size=1),
+        network=nn.Identity(),
+        inferer=PreparedWithProbability(),
+        postprocessing=SplitChannelsd("pred", (*CHANNELS, "probability")),
+        val_handlers=handlers,
+    ).run()
+
+
+def test_the_classifiers_confidence_stands_in_tables_and_report(tmp_path):
+    detection = Detection(container(), str(tmp_path))
+    report = CaseReport(str(tmp_path), "Title", detection=detection, num_slices=1)
+    run_with_probability([item("a"), marked("below", with_label=False)], detection, report)
+    a, below = table(tmp_path / "per_patient.csv")
+    assert (float(a["probability"]), float(below["probability"])) == pytest.approx((0.7, 0.7))
+    assert float(below["probability_at_point"]) == pytest.approx(0.2)
+    assert [row["misclassified"] for row in table(tmp_path / "per_slice.csv")] == ["0", "0"]
+    assert [row["highest probability of disease"] for row in report.rows] == pytest.approx([0.7, 0.7])
+    assert "dice_without_misclassified" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_marked_cases_alone_has_their_distances(tmp_path):
+    detection = Detection(container())
+    handler = CaseReport(str(tmp_path), "Title", detection=detection, num_slices=1)
+    run([marked("beside", with_label=False)], detection, handler)
+    assert headings(tmp_path) == ["Cases", "Detection by case", "Most anomalous slices", "Versions"]
+    assert "peak_to_point_mm" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_second_run_starts_afresh():
@@ -193,6 +357,15 @@ def test_slices_without_lesions_are_left_out_if_asked(tmp_path):
 def test_a_healthy_case_is_left_out_where_only_slices_with_lesions_count():
     detection = Detection(container(), lesion_slices_only=True)
     run([item("a"), item("b", lesions=0)], detection)
+    assert [record.case for record in detection.records] == ["a"]
+
+
+def test_a_case_whose_lesions_lie_beyond_the_organ_has_no_slice_with_lesions():
+    outside = item("b")
+    outside["label"][:] = 0
+    outside["label"][:, 0, 0, 2] = 1
+    detection = Detection(container(), lesion_slices_only=True)
+    run([item("a"), outside], detection)
     assert [record.case for record in detection.records] == ["a"]
 
 
@@ -316,8 +489,8 @@ def test_the_page_names_cases_failures_and_parameters_as_text(report):
     assert NAME not in text
 
 
-def test_the_page_holds_the_picture_of_each_case_and_two_of_curves(report):
-    assert (report[1] / "report.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 4
+def test_the_page_holds_the_picture_of_each_case_and_three_of_curves(report):
+    assert (report[1] / "report.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 5
 
 
 def test_without_labels_the_page_says_nothing_of_detection(tmp_path):

@@ -11,7 +11,7 @@ from common.checkpoints import save_atomically
 from common.inferers.translation import DdimTranslationInferer
 from common.networks.parts import NetworkParts
 from common.report.figures import Display
-from common.samplers.guidance import classifier_guide
+from common.samplers.guidance import classifier_guidance
 from common.schedulers import NoiseSchedule
 from common.sweeps import sweep_guidance
 
@@ -53,7 +53,7 @@ def inferer():
     return DdimTranslationInferer(
         schedule=NoiseSchedule(100, num_inference_steps=20, spacing="trailing"),
         noise_level=[20, 40],
-        guidance={"classifier": partial(classifier_guide, target=0)},
+        guidance={"classifier": partial(classifier_guidance, target=0)},
         guidance_scale=[0.0, 1.0, 10.0],
         pixel_mm=1.0,
         patch_size=(16, 16),
@@ -64,11 +64,17 @@ def inferer():
     )
 
 
-def run(network, tmp_path, items):
+def run(network, tmp_path, items, **options):
     save_atomically(network.state_dict(), tmp_path / "model.pt")
     display = Display(channel=1, window=None, map_window=(0, 1), unit="of 1")
-    sweep_guidance(items, inferer(), network, str(tmp_path / "model.pt"), str(tmp_path), display, "Synthetic.")
-    with open(tmp_path / "sweep.csv", newline="") as file:
+    sweep_guidance(
+        items, inferer(), network, str(tmp_path / "model.pt"), str(tmp_path), display, "Synthetic.", **options
+    )
+    return table(tmp_path / "sweep.csv")
+
+
+def table(path):
+    with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -85,6 +91,26 @@ def test_each_setting_has_a_row_and_guidance_finds_the_lesion(network, tmp_path)
     assert "Synthetic." in page
 
 
-def test_without_lesions_there_is_nothing_to_sweep(network, tmp_path):
-    with pytest.raises(ValueError, match="expected a case with lesions"):
-        run(network, tmp_path, [item("a", lesion=False)])
+def test_each_setting_has_a_dice_for_masks_at_shares_of_the_maps_highest_value(network, tmp_path):
+    run(network, tmp_path, [item("a")])
+    assert not (tmp_path / "thresholds.csv").exists()
+    run(network, tmp_path, [item("a"), item("b")], relative_thresholds=[0.25, 0.5])
+    rows = table(tmp_path / "thresholds.csv")
+    assert [(row["noise_level"], row["guidance_scale"], row["relative_threshold"]) for row in rows[:3]] == [
+        ("20", "0.0", "0.25"),
+        ("20", "0.0", "0.5"),
+        ("20", "1.0", "0.25"),
+    ]
+    assert len(rows) == 12
+    assert {(row["slices"], row["misclassified"]) for row in rows} == {("2", "0")}
+    assert float(rows[5]["dice"]) == float(rows[5]["dice_without_misclassified"]) > 0.5
+    assert "Thresholds" in (tmp_path / "report.html").read_text()
+
+
+def test_without_lesions_in_the_organ_there_is_nothing_to_sweep(network, tmp_path):
+    outside = item("a")
+    outside["image"] = MetaTensor(outside["image"] * (outside["label"] == 0), meta=outside["image"].meta)
+    outside["image"] = MetaTensor(torch.cat([outside["image"], 1.0 - outside["label"]]), meta=outside["image"].meta)
+    for one in (item("a", lesion=False), outside):
+        with pytest.raises(ValueError, match="expected a case with lesions"):
+            run(network, tmp_path, [one])

@@ -9,6 +9,7 @@ from monai.engines import PrepareBatch
 from torch import Tensor, nn
 
 from ..transforms.grid import crop
+from ..transforms.organ import right_part
 from ..transforms.slices import UNKNOWN
 
 
@@ -21,6 +22,8 @@ class PatchPrepareBatch(PrepareBatch):
             cases have masks.
         jitter: the patch's centre is off the organ's by up to this many pixels; 0 for validation.
         background: value of what a patch shows beyond the slice.
+        only_organ: set what lies outside the organ to ``background``.
+        right_share: of what the network finds, the ``right_part`` of each slice is the organ.
     """
 
     def __init__(
@@ -29,9 +32,11 @@ class PatchPrepareBatch(PrepareBatch):
         organ_network: nn.Module | None = None,
         jitter: int = 0,
         background: float = -1.0,
+        only_organ: bool = False,
+        right_share: float = 1.0,
     ) -> None:
         self.patch_size, self.organ_network, self.jitter = patch_size, organ_network, jitter
-        self.background = background
+        self.background, self.only_organ, self.right_share = background, only_organ, right_share
 
     def __call__(
         self,
@@ -59,7 +64,10 @@ class PatchPrepareBatch(PrepareBatch):
         def cropped(slices: Tensor, beyond: float) -> Tensor:
             return torch.stack([crop(x, c, self.patch_size, beyond) for x, c in zip(slices, corners, strict=True)])
 
-        return {key: cropped(x, self.background if key == "image" else 0.0) for key, x in whole.items()}
+        found = {key: cropped(x, self.background if key == "image" else 0.0) for key, x in whole.items()}
+        if self.only_organ:
+            found["image"] = torch.where(found["organ"] > 0, found["image"], self.background)
+        return found
 
     def find_organ(self, image: Tensor) -> Tensor:
         """Return where the organ part sees the organ, 0 or 1."""
@@ -68,9 +76,9 @@ class PatchPrepareBatch(PrepareBatch):
         training = self.organ_network.training
         self.organ_network.eval()
         with torch.no_grad():
-            found = (self.organ_network(image) > 0).float()
+            found = self.organ_network(image) > 0
         self.organ_network.train(training)
-        return found
+        return torch.stack([right_part(mask, self.right_share) for mask in found]).float()
 
     def _corner(self, organ: Tensor) -> list[int]:
         """Return the corner of a patch whose centre is the organ's, or the image's if there is no organ."""

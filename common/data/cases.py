@@ -14,12 +14,15 @@ from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..transforms.channels import nifti_stem
+from ..transforms.channels import FILMS, image_stem
 from .checks import (
+    FILM_AFFINE,
     BadFileError,
     check_ct,
+    check_film,
     check_mr,
     check_same_grid,
+    is_film,
     read_film,
     read_nifti,
     read_nifti_channels,
@@ -37,9 +40,6 @@ SEQUENCES: Mapping[str, Sequence[str]] = {
     "flair": ("flair", "t2f"),
 }
 """Words by which the file names of a brain's four MR sequences are known, in the order of the channels."""
-
-FILMS = (".png", ".jpg", ".jpeg", ".npy")
-"""Endings of X-rays, in lower case."""
 
 PATHS = ("image", "organ", "label", "wanted", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""
@@ -77,8 +77,12 @@ def list_cases(
     check: bool = True,
     progress: bool = True,
     modality: str = "ct",
+    required: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
+
+    A ``point`` marks a lesion that nobody has outlined: its world coordinates in mm, to the patient's right, front and
+    head, as a NIfTI's affine gives them.
 
     Args:
         dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), one file, a folder of files,
@@ -92,6 +96,7 @@ def list_cases(
         check: read every file and check it; false trusts them.
         progress: show a progress bar while checking.
         modality: ``ct``; ``mr``, four sequences in four files or one; or ``xray``, PNG, JPEG or NPY.
+        required: cases without one of these keys are left out.
 
     Raises:
         FileNotFoundError: if there is no case at all.
@@ -107,6 +112,11 @@ def list_cases(
     if not items:
         raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none.")
     _refuse_twins(items)
+    if required:
+        items = [item for item in items if all(key in item for key in required)]
+        logger.info(f"{len(items)} {split} cases have {', '.join(required)}; others are left out.")
+        if not items:
+            raise FileNotFoundError(f"{dataset_dir}: expected {split} cases with {', '.join(required)}, got none.")
     kept = []
     for item in tqdm(items, desc="checking files", disable=not (check and progress), leave=False):
         if organ_source in ("network", "totalsegmentator"):
@@ -130,7 +140,7 @@ def check_item(item: dict[str, Any], modality: str = "ct") -> None:
     """Check the files of a case.
 
     Raises:
-        BadFileError: for the first file that cannot be used, or a class that is not 0 or 1.
+        BadFileError: for the first file that cannot be used, a class that is not 0 or 1, or a point elsewhere.
     """
     images = [Path(image) for image in ensure_tuple(item["image"])]
     shape, affine = READERS[modality](images)
@@ -145,8 +155,18 @@ def check_item(item: dict[str, Any], modality: str = "ct") -> None:
             mask = check_same_grid(shape, affine, item[key], images[0])
         if key == "organ" and not np.any(mask > 0):
             raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
+    if item.get("point") is not None and not _lies_within(item["point"], shape, affine):
+        raise BadFileError(f"{images[0]}: expected a point in the image, x, y and z in mm, got {item['point']!r}.")
     if item.get("image_label") not in (None, 0, 1):
         raise BadFileError(f"{images[0]}: expected an image_label of 0 or 1, got {item['image_label']!r}.")
+
+
+def _lies_within(point: Any, shape: Sequence[int], affine: NDArray[np.float64]) -> bool:
+    """Return whether a point is three numbers, world coordinates in mm of a voxel of the grid."""
+    if not (isinstance(point, list) and len(point) == 3 and all(isinstance(x, int | float) for x in point)):
+        return False
+    voxel = (np.linalg.inv(affine) @ [*point, 1])[:3]
+    return bool(np.all((voxel >= -0.5) & (voxel <= np.array([*shape, 1])[:3] - 0.5)))
 
 
 Grid = tuple[tuple[int, ...], NDArray[np.float64]]
@@ -188,7 +208,9 @@ def _check_mr(images: Sequence[Path]) -> Grid:
 def _check_film(images: Sequence[Path]) -> Grid:
     if len(images) > 1:
         raise BadFileError(f"{images[0]}: expected one X-ray, got {len(images)} files.")
-    return read_film(images[0]).shape, np.eye(4)
+    pixels = read_film(images[0])
+    check_film(pixels, images[0])
+    return pixels.shape, FILM_AFFINE
 
 
 READERS: dict[str, Callable[[Sequence[Path]], Grid]] = {"ct": _check_ct, "mr": _check_mr, "xray": _check_film}
@@ -227,13 +249,12 @@ def _found(source: Path, split: str, modality: str) -> list[dict[str, Any]]:
     if source.is_file():
         return [_with_masks(source)]
     files = [path for path in sorted(source.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    if modality == "xray":
-        return [{"image": str(path)} for path in files if path.suffix.lower() in FILMS]
-    volumes = (path for path in files if path.name.endswith((".nii", ".nii.gz")))
-    images = [path for path in volumes if not nifti_stem(path).endswith(MASK_SUFFIXES)]
+    endings = FILMS if modality == "xray" else (".nii", ".nii.gz")
+    readable = (path for path in files if path.name.lower().endswith(endings))
+    images = [path for path in readable if not image_stem(path).endswith(MASK_SUFFIXES)]
     if images and modality == "mr":
         return _grouped_by_sequence(images)
-    if images:
+    if images or modality == "xray":
         return [_with_masks(path) for path in images]
     folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
     return [{"image": str(folder), "case": _folder_name(folder, source)} for folder in folders if _holds_dicom(folder)]
@@ -242,27 +263,30 @@ def _found(source: Path, split: str, modality: str) -> list[dict[str, Any]]:
 def _grouped_by_sequence(images: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a case for all files whose names differ in the sequence alone; a name without one is a case of its own.
 
+    Where a name says ``seg`` in a sequence's place, the file is the label, as in BraTS.
+
     Raises:
         ValueError: if a case has a sequence twice.
     """
-    words = {word: sequence for sequence, aliases in SEQUENCES.items() for word in aliases}
+    words = {word: sequence for sequence, aliases in SEQUENCES.items() for word in aliases} | {"seg": "label"}
     pattern = re.compile(rf"[-_. ]?(?<![a-z0-9])({'|'.join(words)})(?![a-z0-9])", re.IGNORECASE)
     cases: dict[str, dict[str, Path]] = {}
     for path in images:
-        found = pattern.search(nifti_stem(path))
-        case = pattern.sub("", nifti_stem(path), count=1).strip("-_. ") if found else nifti_stem(path)
+        found = pattern.search(image_stem(path))
+        case = pattern.sub("", image_stem(path), count=1).strip("-_. ") if found else image_stem(path)
         sequence = words[found[1].lower()] if found else "all"
         other = cases.setdefault(case, {}).setdefault(sequence, path)
         if other != path:
             raise ValueError(f"{path}: expected one file of {sequence} in the case {case!r}, got also {other}.")
     items = []
     for case, files in cases.items():
-        if "all" in files:
-            items.append(_with_masks(files["all"]))
-            continue
+        label = {"label": str(files["label"])} if "label" in files else {}
         channels = [files[sequence] for sequence in SEQUENCES if sequence in files]
+        if "all" in files or not channels:
+            items.append({**_with_masks(files.get("all") or files["label"]), **label})
+            continue
         masks = _with_masks(channels[0].with_name(f"{case}.nii.gz"))
-        items.append({**masks, "case": case, "image": [str(path) for path in channels]})
+        items.append({**masks, **label, "case": case, "image": [str(path) for path in channels]})
     return items
 
 
@@ -293,8 +317,8 @@ def _with_masks(image: Path) -> dict[str, Any]:
     item = {"image": str(image)}
     for key, suffixes in (("organ", ("_liver", "_organ")), ("label", ("_label",)), ("wanted", ("_wanted",))):
         for suffix in suffixes:
-            for extension in (".nii.gz", ".nii"):
-                beside = image.with_name(f"{nifti_stem(image)}{suffix}{extension}")
+            for extension in FILMS if is_film(image) else (".nii.gz", ".nii"):
+                beside = image.with_name(f"{image_stem(image)}{suffix}{extension}")
                 if key not in item and beside.is_file():
                     item[key] = str(beside)
     return item
@@ -302,7 +326,7 @@ def _with_masks(image: Path) -> dict[str, Any]:
 
 def _named(item: dict[str, Any]) -> dict[str, Any]:
     first = item["image"][0] if isinstance(item["image"], list) else item["image"]
-    case = str(item.get("case") or nifti_stem(Path(first)))
+    case = str(item.get("case") or image_stem(Path(first)))
     return {**item, "case": case, "patient": str(item.get("patient", case))}
 
 

@@ -13,11 +13,17 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..transforms.channels import FILMS
+
 UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, ImageFileError, HeaderDataError)
 """What nibabel and gzip raise for a damaged file."""
 
 GREYSCALE = ("L", "I;16")
 """Pillow's names for one channel of 8 or 16 bits."""
+
+FILM_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Pixel to world of a film, whose pixels have no size in mm: columns go to the patient's left and rows down, as ITK and
+3D Slicer lay pictures."""
 
 MIN_BACKGROUND = 0.2
 """Smallest share of voxels that are 0 in an MR without skull; it is about 0.8 in BraTS, which is not cropped."""
@@ -58,26 +64,43 @@ def read_nifti_channels(path: str | Path, number: int) -> tuple[NDArray[np.float
     return voxels, affine
 
 
+def is_film(path: str | Path) -> bool:
+    """Return whether a file's name has the ending of an X-ray."""
+    return Path(path).suffix.lower() in FILMS
+
+
 def read_film(path: str | Path) -> NDArray[np.float32]:
-    """Return the pixels of an X-ray in a format for pictures, shape (X, Y).
+    """Return the pixels of an X-ray, or of its mask, shape (X, Y): columns first.
+
+    Args:
+        path: of a picture, or of an array in NPY, rows first, as pictures are stored.
 
     Raises:
-        BadFileError: if the file is missing, damaged, coloured, or the same everywhere.
+        BadFileError: if the file is missing, damaged, coloured, no single image, or holds NaN, infinite values or what
+            float32 cannot hold.
     """
     path = Path(path)
     if not path.is_file():
         raise BadFileError(f"{path}: expected a picture, got none there.")
     try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, np.asarray(image, dtype=np.float32)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        pixels = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_picture(path)
+    except BadFileError:
+        raise
+    except (*UNREADABLE, SyntaxError, Image.DecompressionBombError) as error:
         raise BadFileError(
             f"{path}: expected a readable picture, got one that is damaged or cut off ({_reason(error)})."
         ) from error
-    if mode not in GREYSCALE:
-        raise BadFileError(f"{path}: expected a picture in shades of grey, got one of mode {mode}.")
-    _refuse_constant(pixels, path)
-    return pixels.T
+    if pixels.ndim != 2 or pixels.size == 0:
+        raise BadFileError(f"{path}: expected a picture of rows and columns, got an array of {pixels.shape}.")
+    return _as_float32(pixels, path, "pixel").T
+
+
+def _read_picture(path: Path) -> NDArray[Any]:
+    """Return the rows of a picture in shades of grey."""
+    with Image.open(path) as image:
+        if image.mode not in GREYSCALE:
+            raise BadFileError(f"{path}: expected a picture in shades of grey, got one of mode {image.mode}.")
+        return np.asarray(image)
 
 
 def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -95,17 +118,23 @@ def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         ) from error
     if voxels.size == 0:
         raise BadFileError(f"{path}: expected a slice or a volume, got {voxels.ndim} axes of {voxels.shape}.")
-    if voxels.dtype.names is not None or np.iscomplexobj(voxels):
-        raise BadFileError(f"{path}: expected one number a voxel, got values of type {voxels.dtype}.")
-    with np.errstate(over="ignore"):
-        voxels = voxels.astype(np.float32)
-    if not np.isfinite(voxels).all():
-        number = int((~np.isfinite(voxels)).sum())
-        raise BadFileError(f"{path}: expected finite values, got {number} voxels NaN or infinite in float32.")
+    voxels = _as_float32(voxels, path, "voxel")
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise BadFileError(f"{path}: expected an affine that can be inverted, got {affine.tolist()}.")
     return voxels, affine
+
+
+def _as_float32(values: NDArray[Any], path: Path, element: str) -> NDArray[np.float32]:
+    """Return the values of an image's pixels or voxels, refusing what is no finite number."""
+    if values.dtype.kind not in "buif":
+        raise BadFileError(f"{path}: expected one number a {element}, got values of type {values.dtype}.")
+    with np.errstate(over="ignore"):
+        numbers = values.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        count = int((~np.isfinite(numbers)).sum())
+        raise BadFileError(f"{path}: expected finite values, got {count} {element}s NaN or infinite in float32.")
+    return numbers
 
 
 def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
@@ -139,6 +168,15 @@ def check_mr(voxels: NDArray[np.float32], path: str | Path) -> None:
         BadFileError: if it is constant.
     """
     _refuse_constant(voxels, path)
+
+
+def check_film(pixels: NDArray[np.float32], path: str | Path) -> None:
+    """Check that an image may be an X-ray, whose values have no unit.
+
+    Raises:
+        BadFileError: if it is constant.
+    """
+    _refuse_constant(pixels, path)
 
 
 def unusual_mr(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> list[str]:

@@ -11,22 +11,25 @@ from monai.config import PathLike
 from monai.data import NibabelReader, NibabelWriter
 from monai.utils import convert_to_numpy, ensure_tuple
 
+from .checks import FILM_AFFINE, is_film, read_film
 from .dicom import read_series
 
 
 class CaseReader(NibabelReader):
-    """Reads NIfTI files and folders with a DICOM series, for ``LoadImaged``."""
+    """Reads NIfTI files, folders with a DICOM series, and films, for ``LoadImaged``."""
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Return whether this is a folder or a file that nibabel reads."""
-        return all(Path(str(path)).is_dir() for path in ensure_tuple(filename)) or super().verify_suffix(filename)
+        """Return whether these are folders, films or files that nibabel reads."""
+        paths = [Path(str(path)) for path in ensure_tuple(filename)]
+        return all(path.is_dir() or is_film(path) for path in paths) or super().verify_suffix(filename)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        """Return an image with voxels and affine; a series comes in HU and RAS."""
+        """Return an image with voxels and affine; a series comes in HU and RAS, a film with ``FILM_AFFINE``."""
         paths = [Path(str(path)) for path in ensure_tuple(data)]
-        if len(paths) == 1 and paths[0].is_dir():
+        if len(paths) == 1 and (paths[0].is_dir() or is_film(paths[0])):
             self.filenames = paths
-            return nib.Nifti1Image(*read_series(paths[0]))
+            voxels, affine = read_series(paths[0]) if paths[0].is_dir() else (read_film(paths[0]), FILM_AFFINE)
+            return nib.Nifti1Image(voxels, affine)
         return super().read(data, **kwargs)
 
 

@@ -54,7 +54,7 @@ class AnomalyInferer(SliceInferer):
         """Return the channels ``CHANNELS`` of one image, shape (4, X, Y[, Z])."""
         slices = to_slices(volume)
         image, size = slices[:, :1], slices.shape[2:]
-        coarse_size = size_at(size, pixel_mm, self.pixel_mm)
+        coarse_size = size_at(size, pixel_mm, self.network_mm(size, pixel_mm))
         coarse = resample_slices(image, coarse_size)
         if slices.shape[1] > 1:
             organ = slices[:, 1:2] > 0
@@ -70,7 +70,7 @@ class AnomalyInferer(SliceInferer):
         hole = (resample_slices(holes.float(), size, "nearest") > 0) & organ
         healthy = torch.where(hole, resample_slices(filled, size), image)
 
-        anomaly = per_slice(anomaly_map, image, healthy, organ, radius=self.filter_radius(pixel_mm))
+        anomaly = per_slice(anomaly_map, image, healthy, organ, radius=self.filter_radius(size, pixel_mm))
         mask = (anomaly >= self.mask_threshold(network)) & organ
         return from_slices(torch.cat([anomaly, healthy, mask.float(), organ.float()], dim=1), volume.ndim - 1)
 

@@ -38,9 +38,9 @@ def generate_slices(
     """
     device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    noise = torch.randn((count, 1, *patch_size), generator=generator, device=device)
     network.eval()
-    drawn = sample(noise_predictor(network, amp), noise, schedule, generator, progress=tqdm)
+    model, shape = noise_predictor(network, amp), (count, 1, *patch_size)
+    drawn = sample(model, shape, schedule, generator=generator, progress=tqdm)
     return unscale_hu(drawn[:, 0], window).cpu()
 
 

@@ -14,7 +14,7 @@ from scipy.ndimage import label
 from torch import Tensor, nn
 
 from ..samplers.noise import NoisePredictor
-from ..transforms.grid import add_patch, crop, patch_corners, pixel_size_mm, to_canvas
+from ..transforms.grid import add_patch, crop, network_pixel_mm, patch_corners, pixel_size_mm, to_canvas
 from ..transforms.organ import fill_holes
 
 ORGAN_MULTIPLE = 16
@@ -27,17 +27,20 @@ class SliceInferer(Inferer):
     """Examine images one after another; what is looked for is left to subclasses.
 
     Args:
-        pixel_mm: size of the network's pixels, mm.
+        pixel_mm: size of the network's pixels, mm; None see ``network_pixel_mm``.
         threshold: of the mask in the map's unit, used with a warning where the weights bring none.
-        median_radius: of the map's filter (see ``smooth``), pixels of ``pixel_mm``; on a finer image as wide in mm.
+        median_radius: of the map's filter (see ``smooth``), pixels of the network; on a finer image as wide in mm.
         slice_batch_size: slices or patches in a batch.
         amp: bfloat16 autocast for the networks.
         progress: show a progress bar for each image.
     """
 
+    patch_size: Sequence[int] = ()
+    """The networks' input, pixels along X and Y; inferers without one need ``pixel_mm``."""
+
     def __init__(
         self,
-        pixel_mm: float,
+        pixel_mm: float | None,
         threshold: float,
         median_radius: int | Sequence[int] = 0,
         slice_batch_size: int = 16,
@@ -83,9 +86,13 @@ class SliceInferer(Inferer):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
         return per_slice(_largest_without_holes, logits[..., :x, :y] > 0)
 
-    def filter_radius(self, pixel_mm: tuple[float, float]) -> list[int]:
+    def network_mm(self, shape: Sequence[int], pixel_mm: tuple[float, float]) -> float:
+        """Return the size of the network's pixels for an image, see ``network_pixel_mm``."""
+        return network_pixel_mm(self.pixel_mm, shape, pixel_mm, self.patch_size)
+
+    def filter_radius(self, shape: Sequence[int], pixel_mm: tuple[float, float]) -> list[int]:
         """Return ``median_radius`` in pixels of an image."""
-        finer = self.pixel_mm / min(pixel_mm)
+        finer = self.network_mm(shape, pixel_mm) / min(pixel_mm)
         return [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
 
     def mask_threshold(self, network: nn.Module) -> float:

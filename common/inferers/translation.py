@@ -11,21 +11,23 @@ from monai.utils import ensure_tuple
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..samplers.ancestral import sample
-from ..samplers.ddim import ddim_decode, ddim_encode, steps_below
+from ..samplers.ancestral import denoise
+from ..samplers.ddim import decode, encode, steps_below
 from ..samplers.guidance import Guide
 from ..samplers.noise import randn_like
 from ..schedulers import NoiseSchedule
 from ..transforms.anomaly import smooth_in
 from ..transforms.grid import from_slices, resample_slices, size_at, to_slices
 from ..transforms.intensity import intensity_range, scale_range
-from ..transforms.organ import foreground
+from ..transforms.organ import foreground, right_part
 from .slices import SliceInferer, in_patches, noise_predictor, patches_around, per_slice
 
 ORGANS = ("foreground", "network", "image")
 """Where to search without an organ mask: where a channel is above 0, what the part ``organ`` finds, or everywhere."""
 
 Generators = list[torch.Generator]
+Task = Mapping[str, Callable[..., Guide]]
+"""What guides are made of, by the part of the container that they look through."""
 
 
 class Batch(NamedTuple):
@@ -59,12 +61,13 @@ class TranslationInferer(SliceInferer):
         percentile: see ``intensity_range``.
         organ: where to search without an organ mask, one of ``ORGANS``.
         only_organ: set what lies outside the organ to 0 for the networks.
+        right_share: of the organ, however it was found, the ``right_part`` is searched.
         slice_range: first and last slice that are translated, counted from the feet; None translates all.
         with_wanted: the inputs have a channel with the mask of what the translation shall show.
         classifier: part that tells the probability of disease, None without.
-        margin: pixels that a patch shows around the organ at least.
-        relative_threshold: the mask's threshold as a share of the map's highest value in the image, instead of the
-            weights' own.
+        margin: pixels that a patch shows around the organ at least, if ``pixel_mm`` is given; else it shows the image.
+        relative_threshold: the mask's threshold as a share of the map's highest value in the slice, as Babaei et al.
+            2024 set it, instead of the weights' own; a slice that changes at all then has a mask.
         seed: of all draws.
         options: see ``SliceInferer``.
 
@@ -80,6 +83,7 @@ class TranslationInferer(SliceInferer):
         percentile: float = 99.0,
         organ: str = "foreground",
         only_organ: bool = False,
+        right_share: float = 1.0,
         slice_range: Sequence[int] | None = None,
         with_wanted: bool = False,
         classifier: str | None = "classifier",
@@ -93,7 +97,8 @@ class TranslationInferer(SliceInferer):
             raise ValueError(f"organ must be one of {', '.join(ORGANS)}, got {organ!r}.")
         self.patch_size, self.num_channels, self.margin, self.seed = patch_size, num_channels, margin, seed
         self.intensity_range = partial(intensity_range, normalize=normalize, percentile=percentile)
-        self.organ, self.only_organ, self.slice_range, self.with_wanted = organ, only_organ, slice_range, with_wanted
+        self.organ, self.only_organ, self.right_share = organ, only_organ, right_share
+        self.slice_range, self.with_wanted = slice_range, with_wanted
         self.classifier, self.relative_threshold = classifier, relative_threshold
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
@@ -117,10 +122,11 @@ class TranslationInferer(SliceInferer):
         image = to_slices(scale_range(volume[:c], low, high))
         wanted = to_slices(volume[c : c + 1] > 0) if self.with_wanted else torch.zeros_like(image[:, :1])
         size = image.shape[2:]
-        coarse_size = size_at(size, pixel_mm, self.pixel_mm)
+        coarse_size = size_at(size, pixel_mm, self.network_mm(size, pixel_mm))
         coarse = resample_slices(image, coarse_size)
         drawn = len(volume) == expected[-1]
         organ = to_slices(volume[-1:] > 0) if drawn else self.find_organ(image, coarse, network)
+        organ = right_part(organ, self.right_share, axis=2)
         if self.slice_range is not None:
             first, last = self.slice_range
             organ[:first], organ[last + 1 :] = False, False
@@ -137,7 +143,7 @@ class TranslationInferer(SliceInferer):
         for change in answers[:, 1:].split(c, dim=1):
             change = torch.where(organ, resample_slices(change, size), 0.0)
             magnitude = change.abs().sum(1, keepdim=True)
-            anomaly = per_slice(smooth_in, organ, magnitude, radius=self.filter_radius(pixel_mm))
+            anomaly = per_slice(smooth_in, organ, magnitude, radius=self.filter_radius(size, pixel_mm))
             mask = (anomaly >= self.threshold_of(anomaly, network)) & organ
             translated = from_slices(change, volume.ndim - 1) * (high - low) + volume[:c]
             rest = torch.cat([mask.float(), organ.float(), probability], dim=1)
@@ -161,7 +167,8 @@ class TranslationInferer(SliceInferer):
 
     def answers(self, slices: Batch, network: nn.Module) -> Tensor:
         """Return the probability of disease and the changes of all versions, shape (S, 1 + versions * C, x, y)."""
-        where = list(patches_around(slices.organ, slices.organ, self.patch_size, self.margin))
+        margin = 0 if self.pixel_mm is None else self.margin
+        where = list(patches_around(slices.organ, slices.organ, self.patch_size, margin))
         images = [(slices.image, 0.0), (slices.organ, 0), (slices.wanted, 0)]
         total = -(-len(where) // self.slice_batch_size) * self.num_steps()
         with tqdm(total=total, disable=not self.progress, leave=False) as bar:
@@ -180,11 +187,12 @@ class TranslationInferer(SliceInferer):
         timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
         return 1 - network.get_submodule(self.classifier)(image, timesteps).softmax(1)[:, 0]
 
-    def threshold_of(self, anomaly: Tensor, network: nn.Module) -> float:
-        """Return the threshold of the mask."""
-        if self.relative_threshold is not None:
-            return self.relative_threshold * float(anomaly.max())
-        return self.mask_threshold(network)
+    def threshold_of(self, anomaly: Tensor, network: nn.Module) -> float | Tensor:
+        """Return the threshold of the mask, one for all slices or one for each, shape (S, 1, 1, 1)."""
+        if self.relative_threshold is None:
+            return self.mask_threshold(network)
+        highest = anomaly.amax((1, 2, 3), keepdim=True)
+        return torch.where(highest > 0, self.relative_threshold * highest, torch.inf)
 
     def num_steps(self) -> int:
         """Return how often ``translate`` will update the progress bar."""
@@ -208,8 +216,9 @@ class DiffusionTranslationInferer(TranslationInferer):
     Args:
         schedule: of the steps to make; with ``trailing`` spacing if it has fewer than in training.
         noise_level: training timesteps up to which the image is noised, L in the papers; several give several versions.
-        guidance: by the name of a part of the container what makes a guide of it, such as ``classifier_guide`` with
-            its target; it is given ``scale`` unless it has one, and ``target`` if something is wanted.
+        guidance: by the name of a part of the container what makes a guide of it, such as ``classifier_guidance`` with
+            its target; it is given ``scale`` unless it has one, and ``target`` if something is wanted. Guides of
+            several parts add up; a list of such mappings is a list of tasks and gives several versions.
         guidance_scale: s (classifier) or c (others) in the papers; several give several versions, 0 is no guidance.
         encode_class: class that the diffusion model is told on the way to noise, None for an unconditional one.
         decode_class: class that it is told on the way back.
@@ -222,7 +231,7 @@ class DiffusionTranslationInferer(TranslationInferer):
         self,
         schedule: NoiseSchedule,
         noise_level: int | Sequence[int],
-        guidance: Mapping[str, Callable[..., Guide]],
+        guidance: Task | Sequence[Task],
         guidance_scale: float | Sequence[float],
         encode_class: int | None = 0,
         decode_class: int | None = 0,
@@ -231,7 +240,8 @@ class DiffusionTranslationInferer(TranslationInferer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.schedule, self.guidance, self.part, self.compile = schedule, guidance, part, compile
+        self.schedule, self.part, self.compile = schedule, part, compile
+        self.tasks = [guidance] if isinstance(guidance, Mapping) else list(guidance)
         self.noise_levels, self.guidance_scales = ensure_tuple(noise_level), ensure_tuple(guidance_scale)
         self.encode_class, self.decode_class = encode_class, decode_class
 
@@ -239,14 +249,14 @@ class DiffusionTranslationInferer(TranslationInferer):
         """Return the noise predictor for a class."""
         return noise_predictor(network.get_submodule(self.part), self.amp, self.compile, label)
 
-    def guides(self, scale: float, batch: Batch, network: nn.Module) -> list[Guide]:
-        """Return the guides of a scale."""
+    def guides(self, task: Task, scale: float, batch: Batch, network: nn.Module) -> list[Guide]:
+        """Return the guides of a task with a scale."""
         if scale == 0:
             return []
         given = {"scale": scale} | ({"target": batch.wanted} if self.with_wanted else {})
         return [
             make(network.get_submodule(part), **{**given, **getattr(make, "keywords", {})})
-            for part, make in self.guidance.items()
+            for part, make in task.items()
         ]
 
 
@@ -259,7 +269,7 @@ class DdimTranslationInferer(DiffusionTranslationInferer):
     Args:
         index_mode: see ``encoding_levels``.
         clip_mode: see ``predict_noise``.
-        heun: see ``ddim_encode``.
+        heun: see ``encode``.
         options: see ``DiffusionTranslationInferer``.
     """
 
@@ -268,46 +278,48 @@ class DdimTranslationInferer(DiffusionTranslationInferer):
         self.index_mode, self.clip_mode, self.heun = index_mode, clip_mode, heun
 
     def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return the images decoded from all noise levels with all scales; they share one encoding."""
+        """Return the images decoded from all noise levels for all tasks with all scales; they share one encoding."""
         encoder, decoder = (self.model(network, label) for label in (self.encode_class, self.decode_class))
         modes: dict[str, Any] = {
             "index_mode": self.index_mode,
             "clip_mode": self.clip_mode,
             "progress": partial(_ticking, bar),
         }
-        latents = ddim_encode(
+        latents = encode(
             encoder, batch.image, self.schedule, self.noise_levels, heun=self.heun, generator=generators, **modes
         )
         return [
-            ddim_decode(decoder, latent, self.schedule, level, self.guides(scale, batch, network), **modes)
-            for (level, latent), scale in product(zip(self.noise_levels, latents, strict=True), self.guidance_scales)
+            decode(decoder, latent, self.schedule, level, self.guides(task, scale, batch, network), **modes)
+            for level, latent in zip(self.noise_levels, latents, strict=True)
+            for task, scale in product(self.tasks, self.guidance_scales)
         ]
 
     def num_steps(self) -> int:
         """Return the steps of encoding and of all decodings."""
         steps = [steps_below(level, self.schedule, self.index_mode) for level in self.noise_levels]
-        return max(steps) + sum(steps) * len(self.guidance_scales)
+        return max(steps) + sum(steps) * len(self.tasks) * len(self.guidance_scales)
 
 
 class NoiseTranslationInferer(DiffusionTranslationInferer):
     """The ablation: random noise in place of the encoding, and DDPM sampling with the same guidance."""
 
     def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return the images denoised from all noise levels with all scales."""
+        """Return the images denoised from all noise levels for all tasks with all scales."""
         model, schedule = self.model(network, self.decode_class), self.schedule.like(batch.image)
         versions = []
-        for level, scale in product(self.noise_levels, self.guidance_scales):
+        for level, task, scale in product(self.noise_levels, self.tasks, self.guidance_scales):
             steps = steps_below(level, schedule)
             noisy = schedule.add_noise(batch.image, randn_like(batch.image, generators), steps - 1)
-            guides, ticking = self.guides(scale, batch, network), partial(_ticking, bar)
+            guides, ticking = self.guides(task, scale, batch, network), partial(_ticking, bar)
             versions.append(
-                sample(model, noisy, schedule, generators, guides=guides, num_steps=steps, progress=ticking)
+                denoise(model, noisy, schedule, generators, guides=guides, num_steps=steps, progress=ticking)
             )
         return versions
 
     def num_steps(self) -> int:
         """Return the steps of all samplings."""
-        return sum(steps_below(level, self.schedule) for level in self.noise_levels) * len(self.guidance_scales)
+        steps = sum(steps_below(level, self.schedule) for level in self.noise_levels)
+        return steps * len(self.tasks) * len(self.guidance_scales)
 
 
 def _ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Tables of a detection run: per slice, per patient, and pooled with intervals."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,30 +15,73 @@ from .lesions import SIZE_BINS_MM, LesionRecord, examine_lesions
 from .pixels import PooledCounts, ScoreCounts, count_scores
 
 Row = dict[str, Any]
+Statistic = Callable[[NDArray[np.float64]], float]
+"""Takes how often each case counts, shape (cases,)."""
 
 FALSE_POSITIVES_PER_SCAN = (0.5, 1, 2, 4, 8)
 """Where the FROC curve is read."""
 
+IMAGE_SCORES = {"map": "mean_score", "classifier": "probability"}
+"""By what an image, which is a slice or a film, is called diseased, and the column that it stands in."""
+
 
 @dataclass(frozen=True)
-class CaseRecord:
-    """What is kept of a case with a label, enough for all tables.
+class ImageRecord:
+    """What is kept of a case whose images are known to be healthy or diseased.
 
     Attributes:
         case: its name.
         patient: whose it is.
-        counts: scores of the organ's pixels.
-        lesions: what the mask and the map say of each lesion.
         row: of the table per patient.
-        slice_rows: of the table per slice.
+        slice_rows: of the table per slice; a film is a slice.
     """
 
     case: str
     patient: str
+    row: Row
+    slice_rows: list[Row]
+
+
+@dataclass(frozen=True)
+class CaseRecord(ImageRecord):
+    """What is kept of a case with a label, enough for all tables.
+
+    Attributes:
+        counts: scores of the organ's pixels.
+        lesions: what the mask and the map say of each lesion.
+    """
+
     counts: ScoreCounts
     lesions: LesionRecord
-    row: Row
-    slice_rows: list[Row] = field(default_factory=list)
+
+
+def examine_image(
+    case: str,
+    patient: str,
+    anomaly: NDArray[Any],
+    mask: NDArray[Any],
+    organ: NDArray[Any],
+    diseased: bool,
+    spacing_mm: Sequence[float],
+    otsu: bool = False,
+    probability: NDArray[Any] | None = None,
+) -> ImageRecord:
+    """Return the record of a film or a single slice that has no label, but is known to be healthy or diseased.
+
+    Args:
+        case: name.
+        patient: name.
+        anomaly: map, shape (X, Y).
+        mask: what is called lesion.
+        organ: what is searched.
+        diseased: what it is known to be.
+        spacing_mm: see ``examine_case``.
+        otsu: see ``examine_case``.
+        probability: see ``examine_case``.
+    """
+    images = (anomaly, mask & organ, organ, probability)
+    row = {"case": case, "patient": patient, **_scores(anomaly, organ, diseased, probability)}
+    return ImageRecord(case, patient, row, [_slice_row(case, 0, *images, diseased, spacing_mm, otsu)])
 
 
 def examine_case(
@@ -52,6 +95,7 @@ def examine_case(
     lesion_slices_only: bool = False,
     otsu: bool = False,
     probability: NDArray[Any] | None = None,
+    relative_thresholds: Sequence[float] = (),
 ) -> CaseRecord:
     """Return the record of a case; all pixels of the organ count, and those of lesions beyond its mask do not.
 
@@ -62,18 +106,21 @@ def examine_case(
         mask: what is called lesion.
         organ: what is searched.
         truth: what is lesion.
-        spacing_mm: size of a voxel along each axis.
+        spacing_mm: size of a voxel along each axis; NaN where it is unknown, as in films.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
         otsu: also find the threshold of each slice by Otsu's method, among the pixels of the organ.
-        probability: of disease in the slice, of the same shape, the same in each pixel that was examined.
+        probability: of disease in the slice, of the same shape, the same in each pixel that was examined; a slice is
+            misclassified if it is above one half without lesions, or the other way round.
+        relative_thresholds: also tell each slice's Dice for masks that begin at these shares of the map's highest value
+            in the slice, as ``dice_at_0.25``. Source: Babaei et al. 2024, section 5.
     """
+    truth = truth & organ
     if lesion_slices_only and truth.ndim == 3:
         shown = truth.any((0, 1))
         anomaly, mask, organ, truth = (x[..., shown] for x in (anomaly, mask, organ, truth))
         probability = probability if probability is None else probability[..., shown]
-    truth = truth & organ
     counts, lesions = count_scores(anomaly[organ], truth[organ]), examine_lesions(anomaly, mask, truth, spacing_mm)
-    millilitres = float(np.prod(spacing_mm)) / 1000
+    millilitres = float(np.prod(spacing_mm)) / 1000 if truth.ndim == 3 else np.nan
     row = {
         "case": case,
         "patient": patient,
@@ -86,49 +133,84 @@ def examine_case(
         "lesions": len(lesions.overlaps),
         "lesions_found": int((lesions.overlaps > 0).sum()),
         "false_positive_components": lesions.false_positives,
+        **_scores(anomaly, organ, bool(truth.any()), probability),
     }
-    slice_rows = []
+    slice_rows: list[Row] = []
     volumes = [np.atleast_3d(x) for x in (anomaly, mask & organ, organ, truth)]
     tags = None if probability is None else np.atleast_3d(probability)
     for index in range(volumes[0].shape[2]):
         a, m, o, t = (x[..., index] for x in volumes)
         if o.any():
+            p = None if tags is None else tags[..., index]
+            known = _slice_row(case, index, a, m, o, p, bool(t.any()), spacing_mm, otsu)
             slice_rows.append(
                 {
-                    "case": case,
-                    "slice": index,
-                    "organ_pixels": int(o.sum()),
+                    **known,
                     "lesion_pixels": int(t.sum()),
-                    "mask_cm2": m.sum() * float(np.prod(spacing_mm[:2])) / 100,
                     **_pixel_row(count_scores(a[o], t[o]), m, t),
-                    "mean_score": _mean(a[o]),
-                    **(_otsu_row(a, o, t) if otsu else {}),
-                    **({} if tags is None else {"probability": float(tags[..., index].max())}),
+                    **({"dice_otsu": _dice((a > known["otsu_threshold"]) & o, t)} if otsu else {}),
+                    **{dice_at(r): _dice((a >= r * a[o].max()) & (a > 0) & o, t) for r in relative_thresholds},
                 }
             )
-    return CaseRecord(case, patient, counts, lesions, row, slice_rows)
+    if tags is not None:
+        right = [r["slice"] for r in slice_rows if not r["misclassified"]]
+        row["dice_without_misclassified"] = _dice(volumes[1][..., right], volumes[3][..., right])
+    return CaseRecord(case, patient, row, slice_rows, counts, lesions)
+
+
+def dice_at(relative_threshold: float) -> str:
+    """Return the column of a slice's Dice at a share of the map's highest value."""
+    return f"dice_at_{relative_threshold:g}"
+
+
+def _slice_row(
+    case: str,
+    index: int,
+    anomaly: NDArray[Any],
+    mask: NDArray[np.bool_],
+    organ: NDArray[np.bool_],
+    probability: NDArray[Any] | None,
+    diseased: bool,
+    spacing_mm: Sequence[float],
+    otsu: bool,
+) -> Row:
+    """Return what is known of a slice, shape (X, Y), without its label."""
+    return {
+        "case": case,
+        "slice": index,
+        "organ_pixels": int(organ.sum()),
+        "mask_cm2": mask.sum() * float(np.prod(spacing_mm[:2])) / 100,
+        **_scores(anomaly, organ, diseased, probability),
+        **({"otsu_threshold": float(threshold_otsu(anomaly[organ]))} if otsu else {}),  # of a constant map: its value
+    }
+
+
+def _scores(anomaly: NDArray[Any], organ: NDArray[np.bool_], diseased: bool, probability: NDArray[Any] | None) -> Row:
+    """Return the columns of ``IMAGE_SCORES``, and what they are to tell; a volume is as diseased as its worst slice."""
+    scores: Row = {"diseased": int(diseased), "mean_score": _mean(anomaly[organ])}
+    if probability is not None:
+        scores["probability"] = float(probability.max())
+        scores["misclassified"] = int((scores["probability"] > 0.5) != diseased)
+    return scores
 
 
 def _pixel_row(counts: ScoreCounts, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Row:
     curve = PooledCounts([counts]).curve()
-    total = mask.sum() + truth.sum()
     return {
         "auroc": curve.auroc(),
         "ap": curve.average_precision(),
-        "dice": 2 * (mask & truth).sum() / total if truth.any() else np.nan,
+        "dice": _dice(mask, truth),
         "dice_best_threshold_of_this_test": curve.best_dice()[0],
     }
 
 
-def _otsu_row(anomaly: NDArray[Any], organ: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Row:
-    threshold = float(threshold_otsu(anomaly[organ]))  # of a constant map: its value
-    mask = (anomaly > threshold) & organ
-    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) if truth.any() else np.nan
-    return {"otsu_threshold": threshold, "dice_otsu": dice}
+def _dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Return the Dice of a mask, NaN without lesions."""
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) if truth.any() else np.nan
 
 
-def average_otsu(records: Sequence[CaseRecord], weights: NDArray[np.float64] | None = None) -> float:
-    """Return the mean of the Otsu thresholds of all slices with lesions, NaN without any.
+def average_otsu(records: Sequence[ImageRecord], weights: NDArray[np.float64] | None = None) -> float:
+    """Return the mean of the Otsu thresholds of all diseased slices and films, NaN without any.
 
     Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", section 4.
 
@@ -136,7 +218,7 @@ def average_otsu(records: Sequence[CaseRecord], weights: NDArray[np.float64] | N
         records: that were made with ``otsu``.
         weights: how often each case counts.
     """
-    return _slice_mean(records, "otsu_threshold", lesions=True)(np.ones(len(records)) if weights is None else weights)
+    return slice_mean(records, "otsu_threshold", diseased=True)(np.ones(len(records)) if weights is None else weights)
 
 
 def _mean(values: NDArray[np.floating]) -> float:
@@ -154,40 +236,91 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
     Returns:
         Rows with ``metric``, ``value``, ``low`` and ``high`` (95 %).
     """
-    pooled, patients = PooledCounts([r.counts for r in records]), [r.patient for r in records]
-    statistics: dict[str, Callable[[NDArray[np.float64]], float]] = {
-        "pixel AUROC, pooled": lambda w: pooled.curve(w).auroc(),
+    pooled = PooledCounts([r.counts for r in records])
+    statistics: dict[str, Statistic] = {
+        "pixel AUROC, pooled": _auroc(pooled),
         "pixel AP, pooled": lambda w: pooled.curve(w).average_precision(),
         "Dice at the fitted threshold, pooled": lambda w: pooled.curve(w).dice_at(threshold),
         "Dice at the best threshold of this test set, pooled": lambda w: pooled.curve(w).best_dice()[0],
         **{f"{name}, mean of patients": _weighted_mean(records, key) for name, key in PER_PATIENT.items()},
-        "lesion sensitivity (any overlap)": _sensitivity(records, 0.0, 0.0, np.inf),
-        "lesion sensitivity (10 % of the lesion)": _sensitivity(records, 0.1, 0.0, np.inf),
+        "lesion sensitivity (any overlap)": _sensitivity(records, 0.0),
+        "lesion sensitivity (10 % of the lesion)": _sensitivity(records, 0.1),
         **{
-            f"lesion sensitivity, {_size_range(low, high)}": _sensitivity(records, 0.0, low, high)
+            f"lesion sensitivity, {_size_range(low, high)}": _sensitivity(records, 0.0, (low, high))
             for low, high in pairwise(SIZE_BINS_MM)
         },
         "false positive components a scan": _weighted_mean(records, "false_positive_components"),
-        "mask in slices without lesions, cm²": _slice_mean(records, "mask_cm2", lesions=False),
+        "mask in slices without lesions, cm²": slice_mean(records, "mask_cm2", diseased=False),
         "FROC score (mean sensitivity at 0.5, 1, 2, 4, 8 false positives a scan)": lambda w: froc(records, w)[2],
     }
-    columns = {column for record in records for row in record.slice_rows[:1] for column in row}
-    if "otsu_threshold" in columns:
+    if "otsu_threshold" in _slice_columns(records):
         statistics |= {
             "Dice at the average Otsu threshold of this test set, pooled": lambda w: pooled.curve(w).dice_at(
                 average_otsu(records, w)
             ),
-            "Dice at each slice's own Otsu threshold, mean of slices with lesions": _slice_mean(
-                records, "dice_otsu", lesions=True
+            "Dice at each slice's own Otsu threshold, mean of slices with lesions": slice_mean(
+                records, "dice_otsu", diseased=True
             ),
         }
-    if "probability" in columns:
-        tags = PooledCounts([_slice_counts(record) for record in records])
+    if "probability" in _slice_columns(records):
         statistics |= {
-            "classifier's AUROC, slices": lambda w: tags.curve(w).auroc(),
-            "classifier's accuracy, slices": _accuracy(records),
+            "Dice of the masks, mean of slices with lesions": slice_mean(records, "dice", diseased=True),
+            "Dice of the masks, mean of slices with lesions, without misclassified ones": slice_mean(
+                records, "dice", diseased=True, misclassified=False
+            ),
+            "Dice of the masks, mean of patients, without misclassified slices": _weighted_mean(
+                records, "dice_without_misclassified"
+            ),
         }
-    rows = []
+    return _rows(records, statistics, num_resamples)
+
+
+def summarise_images(records: Sequence[ImageRecord], num_resamples: int = 0) -> list[Row]:
+    """Return the part of the table of a run that says how well diseased slices and films are told from healthy ones.
+
+    A metric is NaN where all images are of one class.
+
+    Args:
+        records: of all cases whose images are known to be healthy or diseased.
+        num_resamples: see ``summarise``.
+
+    Returns:
+        See ``summarise``.
+    """
+    statistics: dict[str, Statistic] = {
+        f"image-level AUROC of the {name}": _auroc(pooled) for name, pooled in pool_images(records).items()
+    }
+    if "probability" in _slice_columns(records):
+        right = [[1 - row["misclassified"] for row in r.slice_rows] for r in records]
+        statistics["image-level accuracy of the classifier"] = _mean_of_slices(right)
+    return _rows(records, statistics, num_resamples)
+
+
+def pool_images(records: Sequence[ImageRecord]) -> dict[str, PooledCounts]:
+    """Return the scores of all slices and films by what gives them, see ``IMAGE_SCORES``."""
+    return {
+        name: PooledCounts(
+            [count_scores([row[s] for row in r.slice_rows], [row["diseased"] for row in r.slice_rows]) for r in records]
+        )
+        for name, s in IMAGE_SCORES.items()
+        if s in _slice_columns(records)
+    }
+
+
+def with_all_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return rows that all have the columns of all, NaN where they had none."""
+    longest_first = sorted(rows, key=len, reverse=True)
+    columns = dict.fromkeys((column for row in longest_first for column in row), np.nan)
+    return [columns | row for row in rows]
+
+
+def _slice_columns(records: Sequence[ImageRecord]) -> set[str]:
+    return {column for record in records for row in record.slice_rows[:1] for column in row}
+
+
+def _rows(records: Sequence[ImageRecord], statistics: Mapping[str, Statistic], num_resamples: int) -> list[Row]:
+    """Return a row a statistic, with its interval over patients."""
+    patients, rows = [r.patient for r in records], []
     for name, statistic in statistics.items():
         low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
         rows.append({"metric": name, "value": statistic(np.ones(len(records))), "low": low, "high": high})
@@ -232,7 +365,11 @@ def froc(
     return np.asarray(false_positives), np.asarray(sensitivity), float(np.mean(score))
 
 
-def _weighted_mean(records: Sequence[CaseRecord], key: str) -> Callable[[NDArray[np.float64]], float]:
+def _auroc(pooled: PooledCounts) -> Statistic:
+    return lambda weights: pooled.curve(weights).auroc()
+
+
+def _weighted_mean(records: Sequence[CaseRecord], key: str) -> Statistic:
     values = np.array([r.row[key] for r in records], dtype=np.float64)
     known = np.isfinite(values)
 
@@ -243,25 +380,25 @@ def _weighted_mean(records: Sequence[CaseRecord], key: str) -> Callable[[NDArray
     return mean
 
 
-def _slice_mean(records: Sequence[CaseRecord], key: str, lesions: bool) -> Callable[[NDArray[np.float64]], float]:
-    """Return the mean of a column over the slices with lesions, or over those without."""
-    chosen = [[row[key] for row in r.slice_rows if (row["lesion_pixels"] > 0) == lesions] for r in records]
-    return _mean_of_slices(chosen)
+def slice_mean(records: Sequence[ImageRecord], key: str, diseased: bool, misclassified: bool = True) -> Statistic:
+    """Return the mean of a column over the diseased slices, or over the healthy ones.
+
+    Args:
+        records: of all cases.
+        key: of the column.
+        diseased: which of the slices.
+        misclassified: also those that the classifier gets wrong.
+    """
+    shown = [[row for row in r.slice_rows if row["diseased"] == diseased] for r in records]
+    return _mean_of_slices([[r[key] for r in rows if misclassified or not r["misclassified"]] for rows in shown])
 
 
-def _accuracy(records: Sequence[CaseRecord]) -> Callable[[NDArray[np.float64]], float]:
-    """Return the share of slices that the classifier is right about."""
-    return _mean_of_slices(
-        [[(row["probability"] > 0.5) == (row["lesion_pixels"] > 0) for row in r.slice_rows] for r in records]
-    )
-
-
-def _mean_of_slices(values: Sequence[Sequence[float]]) -> Callable[[NDArray[np.float64]], float]:
+def _mean_of_slices(values: Sequence[Sequence[float]]) -> Statistic:
     """Return the mean of all slices, each counting as often as its case does."""
     return _share(np.array([sum(v) for v in values]), np.array([len(v) for v in values]))
 
 
-def _share(parts: NDArray[Any], wholes: NDArray[Any]) -> Callable[[NDArray[np.float64]], float]:
+def _share(parts: NDArray[Any], wholes: NDArray[Any]) -> Statistic:
     """Return the sum of parts over the sum of wholes, each case counting as often as it is drawn."""
 
     def share(weights: NDArray[np.float64]) -> float:
@@ -271,16 +408,15 @@ def _share(parts: NDArray[Any], wholes: NDArray[Any]) -> Callable[[NDArray[np.fl
     return share
 
 
-def _slice_counts(record: CaseRecord) -> ScoreCounts:
-    rows = record.slice_rows
-    return count_scores([row["probability"] for row in rows], [row["lesion_pixels"] > 0 for row in rows])
-
-
 def _sensitivity(
-    records: Sequence[CaseRecord], covered: float, low_mm: float, high_mm: float
-) -> Callable[[NDArray[np.float64]], float]:
-    """Return the share of lesions of a size that the mask covers by more than a share."""
-    in_bin = [(r.lesions.diameters_mm >= low_mm) & (r.lesions.diameters_mm < high_mm) for r in records]
+    records: Sequence[CaseRecord], covered: float, bounds_mm: tuple[float, float] | None = None
+) -> Statistic:
+    """Return the share of lesions, of all or of those of a size, that the mask covers by more than a share."""
+    diameters = [r.lesions.diameters_mm for r in records]
+    in_bin = [
+        np.ones(len(d), dtype=bool) if bounds_mm is None else (d >= bounds_mm[0]) & (d < bounds_mm[1])
+        for d in diameters
+    ]
     lesions = np.array([chosen.sum() for chosen in in_bin])
     found = np.array([(r.lesions.overlaps[c] > covered).sum() for r, c in zip(records, in_bin, strict=True)])
     return _share(found, lesions)

@@ -19,18 +19,19 @@ class NetworkParts(nn.Module):
 
     Args:
         main: name of the part that ``forward`` runs.
-        parts: the networks.
+        parts: the networks; None where a setting does without one that others have.
 
     Raises:
-        ValueError: if ``main`` is not the name of a part.
+        ValueError: if ``main`` is not the name of a network.
     """
 
     threshold: Tensor
 
-    def __init__(self, main: str, **parts: nn.Module) -> None:
+    def __init__(self, main: str, **parts: nn.Module | None) -> None:
         super().__init__()
-        if main not in parts:
-            raise ValueError(f"main must be one of {sorted(parts)}, got {main!r}.")
+        if parts.get(main) is None:
+            there = sorted(name for name, part in parts.items() if part is not None)
+            raise ValueError(f"main must be one of {there}, got {main!r}.")
         self.main = main
         for name, part in parts.items():
             self.add_module(name, part)

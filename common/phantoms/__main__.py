@@ -52,7 +52,9 @@ def abdomen_ct(
     """
     write = partial(
         _write_abdomen_ct,
+        organ="liver",
         healthy_share=healthy_share,
+        with_lesions=testing,
         scanner=scanner,
         shape=tuple(shape),
         spacing=tuple(spacing),
@@ -60,6 +62,48 @@ def abdomen_ct(
     )
     counts = {"training": training, "validation": validation, "testing": testing}
     _write_data_set(dst, "abdominal CT phantoms", ["CT"], counts, write, num_workers)
+
+
+def pancreas_ct(
+    dst: str,
+    training: int = 0,
+    validation: int = 0,
+    testing: int = 0,
+    healthy_share: float = 0.0,
+    healthy_testing: int = 0,
+    scanner: str = "a",
+    shape: Sequence[int] = (120, 96, 12),
+    spacing: Sequence[float] = (2.0, 2.0, 5.0),
+    twins: bool = False,
+    num_workers: int = 1,
+) -> None:
+    """Write abdominal CT as NIfTI with masks of pancreas and tumours, and ``dataset.json``.
+
+    Args:
+        dst: folder, made if it is not there.
+        training: patients; patient i of a split is the same in every data set.
+        validation: patients with tumours.
+        testing: patients with tumours.
+        healthy_share: of the training patients; the others have tumours.
+        healthy_testing: further testing patients, who have none and come last.
+        scanner: ``a`` or ``b``.
+        shape: voxels to the right, front and head.
+        spacing: mm a voxel.
+        twins: also write ``<case>_twin.nii.gz``, the same patient without tumours.
+        num_workers: processes.
+    """
+    write = partial(
+        _write_abdomen_ct,
+        organ="pancreas",
+        healthy_share=healthy_share,
+        with_lesions=testing,
+        scanner=scanner,
+        shape=tuple(shape),
+        spacing=tuple(spacing),
+        twins=twins,
+    )
+    counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
+    _write_data_set(dst, "abdominal CT phantoms with tumours of the pancreas", ["CT"], counts, write, num_workers)
 
 
 def brain_mr(
@@ -83,7 +127,8 @@ def brain_mr(
         validation: patients with tumours.
         testing: patients with tumours.
         healthy_share: of the training patients; the others have tumours.
-        healthy_testing: further testing patients, who have none and come last.
+        healthy_testing: further testing patients, who have none and come last; ``<case>_wanted.nii.gz`` is the mask of
+            a tumour that they might have.
         scanner: ``a`` or ``b``.
         shape: voxels to the right, front and head.
         spacing: mm a voxel.
@@ -162,25 +207,29 @@ def _write_abdomen_ct(
     folder: Path,
     split: str,
     number: int,
+    organ: str,
     healthy_share: float,
+    with_lesions: int,
     scanner: str,
     shape: Sequence[int],
     spacing: Sequence[float],
     twins: bool,
 ) -> dict[str, Any]:
-    num_lesions = 0 if split == "training" and _is_healthy(number, healthy_share) else None
-    phantom = make_abdomen_ct(SPLITS[split] + number, shape, spacing, num_lesions, scanner)
+    """Write a patient; of the testing patients only the first ``with_lesions`` have lesions of the organ."""
+    healthy = _without_lesions(split, number, healthy_share, with_lesions)
+    phantom = make_abdomen_ct(SPLITS[split] + number, shape, spacing, 0 if healthy else None, scanner, organ)
     case = f"{split}_{scanner}_{number:03d}"
+    mask = "liver" if organ == "liver" else "organ"
     volumes = {
         "": phantom.image,
-        "_liver": (phantom.organs == ORGANS["liver"]).astype(np.uint8),
+        f"_{mask}": (phantom.organs == ORGANS[organ]).astype(np.uint8),
         "_label": (phantom.lesions > 0).astype(np.uint8),
         **({"_twin": phantom.healthy} if twins else {}),
     }
     _save_volumes(folder / case, volumes, phantom.affine)
     return {
         "image": f"{case}.nii.gz",
-        "organ": f"{case}_liver.nii.gz",
+        "organ": f"{case}_{mask}.nii.gz",
         "label": f"{case}_label.nii.gz",
         "patient": case,
         "image_label": int(phantom.lesions.any()),
@@ -199,13 +248,17 @@ def _write_brain_mr(
     twins: bool,
 ) -> dict[str, Any]:
     """Write a patient; of the testing patients only the first ``with_tumours`` have tumours."""
-    healthy = {"training": _is_healthy(number, healthy_share), "testing": number >= with_tumours}.get(split, False)
+    healthy = _without_lesions(split, number, healthy_share, with_tumours)
     phantom = make_brain_mr(SPLITS[split] + number, shape, spacing, not healthy, scanner)
     case = f"{split}_{scanner}_{number:03d}"
     volumes = {f"_{name}": image for name, image in zip(SEQUENCES, phantom.image, strict=True)}
     volumes["_label"] = phantom.tumour
     if twins:
         volumes |= {f"_twin_{name}": image for name, image in zip(SEQUENCES, phantom.healthy, strict=True)}
+    wanted = {}
+    if split == "testing" and healthy:
+        volumes["_wanted"] = make_brain_mr(SPLITS[split] + number, shape, spacing, True, scanner).tumour
+        wanted = {"wanted": f"{case}_wanted.nii.gz"}
     _save_volumes(folder / case, volumes, phantom.affine)
     return {
         "image": [f"{case}_{name}.nii.gz" for name in SEQUENCES],
@@ -213,6 +266,7 @@ def _write_brain_mr(
         "patient": case,
         "case": case,
         "image_label": int(phantom.tumour.any()),
+        **wanted,
     }
 
 
@@ -233,6 +287,11 @@ def _write_chest_xray(
     }
 
 
+def _without_lesions(split: str, number: int, healthy_share: float, with_lesions: int) -> bool:
+    """Return whether a patient has no lesions: a share in training, in testing those after the first so many."""
+    return {"training": _is_healthy(number, healthy_share), "testing": number >= with_lesions}.get(split, False)
+
+
 def _is_healthy(number: int, share: float) -> bool:
     """Spread a share of healthy patients evenly among all."""
     return (number + 0.5) * share % 1 < share
@@ -244,4 +303,4 @@ def _save_volumes(stem: Path, volumes: Mapping[str, NDArray[Any]], affine: NDArr
 
 
 if __name__ == "__main__":
-    fire.Fire({"abdomen_ct": abdomen_ct, "brain_mr": brain_mr, "chest_xray": chest_xray})
+    fire.Fire({"abdomen_ct": abdomen_ct, "pancreas_ct": pancreas_ct, "brain_mr": brain_mr, "chest_xray": chest_xray})

@@ -29,7 +29,7 @@ class Display:
 
     Attributes:
         channel: of images that have several.
-        window: intensities shown black and white; None takes 0 and the 99.5th percentile of the image.
+        window: intensities shown black and white; None takes the 0.5th and the 99.5th percentile of the image.
         map_window: values at the ends of a map's colours.
         unit: of the map.
         version: what a translated image is called.
@@ -40,6 +40,11 @@ class Display:
     map_window: tuple[float, float] = MAP_WINDOW
     unit: str = "HU"
     version: str = "healthy version"
+
+    def window_of(self, image: Array) -> tuple[float, float]:
+        """Return the intensities of an image that are shown black and white."""
+        low, high = self.window or np.percentile(image, [0.5, 99.5])
+        return float(low), float(high)
 
 
 CT = Display()
@@ -135,8 +140,9 @@ def overlay_figure(
         aspect: height over width of a pixel.
         display: windows and words.
     """
-    window = display.window or (0.0, float(np.percentile(image, 99.5)))
-    if image.ndim == 2:
+    window = display.window_of(image)
+    flat = image.ndim == 2
+    if flat:
         image, healthy, anomaly, mask, organ = (x[..., None] for x in (image, healthy, anomaly, mask, organ))
         truth = truth if truth is None else truth[..., None]
     inside = np.where(organ, np.clip(anomaly, 0, None), 0).sum((0, 1))
@@ -149,7 +155,7 @@ def overlay_figure(
         known = {"lime": truth[(*box, k)]} if truth is not None else {}
         columns.append(
             [
-                Panel(f"slice {k}", x, outlines={"cyan": o, **known}, window=window),
+                Panel("image" if flat else f"slice {k}", x, outlines={"cyan": o, **known}, window=window),
                 Panel(display.version, h, window=window),
                 Panel(
                     f"anomaly, {low:g} to {high:g} {display.unit}",

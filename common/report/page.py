@@ -66,6 +66,11 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], notice
     text = environment.get_template("page.html").render(
         title=title, sections=shown, notice=notice, made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     )
+    write_text(path, text)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file; a killed run leaves no half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")

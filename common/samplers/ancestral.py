@@ -61,7 +61,41 @@ def ancestral_step(
 @torch.no_grad()
 def sample(
     model: NoisePredictor,
-    noise: Tensor,
+    shape: Sequence[int],
+    schedule: NoiseSchedule,
+    condition: Tensor | None = None,
+    generator: Generators = None,
+    **options: Any,
+) -> Tensor:
+    """Draw images from the model.
+
+    Source: Ho et al. 2020, Algorithm 2, on the steps of a respaced schedule.
+
+    Args:
+        model: noise predictor; with a condition it is given condition and noisy images as channels, in this order.
+        shape: of the images, (B, C, *spatial).
+        schedule: all its steps are made.
+        condition: images, shape (B, K, *spatial), on the device where is drawn; without it that is the generator's.
+        generator: see ``randn_like``.
+        options: see ``denoise``.
+
+    Returns:
+        Images in [-1, 1], of the condition's dtype and device.
+    """
+    first = generator[0] if isinstance(generator, Sequence) else generator
+    empty = torch.empty(0, device=None if first is None else first.device) if condition is None else condition
+    noise = randn_like(empty.new_empty(shape), generator)
+
+    def conditioned(x_t: Tensor, timesteps: Tensor) -> Tensor:
+        return model(x_t if condition is None else torch.cat([condition, x_t], dim=1), timesteps)
+
+    return denoise(conditioned, noise, schedule, generator, **options)
+
+
+@torch.no_grad()
+def denoise(
+    model: NoisePredictor,
+    noisy: Tensor,
     schedule: NoiseSchedule,
     generator: Generators = None,
     bounds: Bounds = (-1.0, 1.0),
@@ -69,14 +103,12 @@ def sample(
     num_steps: int | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Tensor:
-    """Draw images from the model.
-
-    Source: Ho et al. 2020, Algorithm 2, on the steps of a respaced schedule.
+    """Draw the images that noisy ones may come from.
 
     Args:
         model: noise predictor.
-        noise: x_T, standard normal, shape (B, C, *spatial); with ``num_steps`` a noisy image.
-        schedule: all N steps are made, or the last ones.
+        noisy: x_t before the steps that are made, shape (B, C, *spatial).
+        schedule: all its steps are made, or the last ones.
         generator: see ``randn_like``.
         bounds: the clean image's estimate is clamped to them at each step.
         guides: see ``ancestral_step``.
@@ -84,10 +116,10 @@ def sample(
         progress: wraps the loop, for instance ``tqdm``.
 
     Returns:
-        Images in [-1, 1], of the shape, dtype and device of ``noise``.
+        Images in [-1, 1], of the shape, dtype and device of ``noisy``.
     """
-    schedule = schedule.like(noise)
-    x_t = noise
+    schedule = schedule.like(noisy)
+    x_t = noisy
     for step in progress(range((num_steps or len(schedule)) - 1, -1, -1)):
         x_t = ancestral_step(model, x_t, step, schedule, generator, bounds, guides)
     return x_t

@@ -66,29 +66,29 @@ def steps_below(noise_level: int, schedule: NoiseSchedule, index_mode: str = "pa
 
 
 @torch.no_grad()
-def ddim_encode(
+def encode(
     model: NoisePredictor,
     image: Tensor,
     schedule: NoiseSchedule,
-    noise_levels: Sequence[int],
+    noise_level: int | Sequence[int],
     index_mode: str = "paper",
     clip_mode: str = "none",
     heun: bool = False,
     generator: Generators = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> list[Tensor]:
+) -> Any:
     """Carry images towards noise; one pass gives the latents of all noise levels.
 
     Nothing is drawn at random but the noise that ``authors`` starts with: the same image gives the same latent, and
-    ``ddim_decode`` leads back to it up to the discretisation error.
+    ``decode`` leads back to it up to the discretisation error.
 
     Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Eq. 6.
 
     Args:
         model: noise predictor; what it says of the variance is left out.
         image: in the range that the model was trained on, shape (B, C, *spatial).
-        schedule: all of the training timesteps, or some with ``trailing`` spacing, which ends at ``noise_levels``.
-        noise_levels: training timesteps of the latents, L in the paper.
+        schedule: all of the training timesteps, or some with ``trailing`` spacing, which ends at ``noise_level``.
+        noise_level: training timestep of the latent, L in the paper, or several.
         index_mode: see ``encoding_levels``.
         clip_mode: see ``predict_noise``.
         heun: correct each step with the noise predicted at its end: twice the calls, an error of second order.
@@ -96,11 +96,12 @@ def ddim_encode(
         progress: wraps the loop over all transitions, for instance ``tqdm``.
 
     Returns:
-        A latent for each noise level, of the shape, dtype and device of ``image``.
+        The latent, of the shape, dtype and device of ``image``; for several noise levels a list of them.
 
     Raises:
         ValueError: if a noise level lies outside the schedule, or a mode is unknown.
     """
+    noise_levels = [noise_level] if isinstance(noise_level, int) else noise_level
     last_levels = [encoding_levels(steps_below(n, schedule, index_mode), index_mode)[-1] for n in noise_levels]
     levels = range(encoding_levels(1, index_mode)[0], max(last_levels) + 1)
     schedule = schedule.like(image)
@@ -115,16 +116,17 @@ def ddim_encode(
             at_the_end = predict_noise(model, x_next, next_level, schedule, clip_mode=clip_mode)
             x_next = ddim_step(x_t, (epsilon + at_the_end) / 2, level, next_level, schedule)
         x_t = latents[next_level] = x_next
-    return [latents[level] for level in last_levels]
+    found = [latents[level] for level in last_levels]
+    return found[0] if isinstance(noise_level, int) else found
 
 
 @torch.no_grad()
-def ddim_decode(
+def decode(
     model: NoisePredictor,
     latent: Tensor,
     schedule: NoiseSchedule,
     noise_level: int,
-    guides: Sequence[Guide] = (),
+    guidance: Guide | Sequence[Guide] | None = None,
     index_mode: str = "paper",
     clip_mode: str = "none",
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
@@ -135,13 +137,13 @@ def ddim_decode(
 
     Args:
         model: noise predictor.
-        latent: from ``ddim_encode`` with the same schedule and modes, shape (B, C, *spatial).
-        schedule: see ``ddim_encode``.
+        latent: from ``encode`` with the same schedule and modes, shape (B, C, *spatial).
+        schedule: see ``encode``.
         noise_level: of the latent.
-        guides: their gradients are added up; none leads back to the image that was encoded.
+        guidance: the gradients of several guides are added up; None leads back to the image that was encoded.
         index_mode: see ``decoding_levels``.
         clip_mode: see ``predict_noise``.
-        progress: see ``ddim_encode``.
+        progress: see ``encode``.
 
     Returns:
         Images, of the shape, dtype and device of ``latent``.
@@ -150,6 +152,7 @@ def ddim_decode(
         ValueError: if the noise level lies outside the schedule, or a mode is unknown.
     """
     levels = decoding_levels(steps_below(noise_level, schedule, index_mode), index_mode)
+    guides = [guidance] if callable(guidance) else list(guidance or ())
     schedule = schedule.like(latent)
     x_t = latent
     for level, next_level in progress(list(pairwise(levels))):
@@ -175,7 +178,7 @@ def predict_noise(
         x_t: shape (B, C, *spatial).
         level: see ``encoding_levels``.
         schedule: with tables on the device of ``x_t``.
-        guides: see ``ddim_decode``.
+        guides: their gradients are added up.
         clip_mode: ``authors`` clamps the clean image that the noise implies to [-1, 1] before the guides shift it, as
             the released program does, on the way to noise too, which then no longer leads back.
 

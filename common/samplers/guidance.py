@@ -18,7 +18,7 @@ def total_guidance(guides: Sequence[Guide], x_t: Tensor, timesteps: Tensor) -> T
     return torch.stack([guide(x_t, timesteps) for guide in guides]).sum(0)
 
 
-def classifier_guide(classifier: NoisyImageModel, target: int | Tensor, scale: float) -> Guide:
+def classifier_guidance(classifier: NoisyImageModel, target: int | Tensor, scale: float) -> Guide:
     """Return a guide towards a class: scale * grad log C(target | x_t, t).
 
     Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Eq. 7.
@@ -37,7 +37,7 @@ def classifier_guide(classifier: NoisyImageModel, target: int | Tensor, scale: f
     return lambda x_t, timesteps: scale * gradient(log_probability, x_t, timesteps)
 
 
-def regression_guide(regressor: NoisyImageModel, target: float | Tensor, scale: float) -> Guide:
+def regression_guidance(regressor: NoisyImageModel, target: float | Tensor, scale: float) -> Guide:
     """Return a guide towards a value: scale * (target - R(x_t, t)) * grad R(x_t, t).
 
     Source: Wolleb et al. 2022, "The Swiss Army Knife for Image-to-Image Translation", with s_t = i - R.
@@ -54,15 +54,15 @@ def regression_guide(regressor: NoisyImageModel, target: float | Tensor, scale: 
     return lambda x_t, timesteps: scale * gradient(closeness, x_t, timesteps)
 
 
-def direction_guide(regressor: NoisyImageModel, sign: int, scale: float) -> Guide:
+def direction_guidance(regressor: NoisyImageModel, sign: int, scale: float) -> Guide:
     """Return a guide towards larger (sign 1) or smaller (-1) values: scale * sign * grad R(x_t, t)."""
     return lambda x_t, timesteps: (scale * sign) * gradient(regressor, x_t, timesteps)
 
 
-def segmentation_guide(segmenter: NoisyImageModel, target: Tensor, scale: float, reduction: str = "mean") -> Guide:
+def segmentation_guidance(segmenter: NoisyImageModel, target: Tensor, scale: float, reduction: str = "mean") -> Guide:
     """Return a guide towards a mask: - scale * grad H(target, S(x_t, t)), so that the cross entropy H falls.
 
-    The equation as printed would raise it; see ``regression_guide`` for the source.
+    The equation as printed would raise it; see ``regression_guidance`` for the source.
 
     Args:
         segmenter: gives logits, shape (B, 1, *spatial) for a mask, (B, classes, *spatial) for labels.

@@ -10,6 +10,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
+FILMS = (".png", ".jpg", ".jpeg", ".npy")
+"""Endings of X-rays, in lower case."""
+
 
 class SplitChannelsd(MapTransform):
     """Put the channels of a result under names of their own, in place of the result.
@@ -59,10 +62,12 @@ class NameCased(Transform):
             if "case" in named:
                 image.meta["filename_or_obj"] = f"{named['case']}.nii.gz"
             else:
-                named["case"] = named["patient"] = nifti_stem(image.meta.get("filename_or_obj", "case"))
+                named["case"] = named["patient"] = image_stem(image.meta.get("filename_or_obj", "case"))
         return named
 
 
-def nifti_stem(path: str | Path) -> str:
-    """Return a file's name without ``.nii`` or ``.nii.gz``."""
-    return Path(path).name.removesuffix(".gz").removesuffix(".nii")
+def image_stem(path: str | Path) -> str:
+    """Return a file's name without the ending of NIfTI or of a film."""
+    name = Path(path).name
+    ending = next((e for e in (".nii.gz", ".nii", *FILMS) if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)]

@@ -29,6 +29,30 @@ def pixel_size_mm(image: Tensor) -> tuple[float, float]:
     return float(sizes[0]), float(sizes[1])
 
 
+def network_pixel_mm(
+    wanted: float | None, shape: Sequence[int], pixel_mm: Sequence[float], patch_size: Sequence[int] = ()
+) -> float:
+    """Return the size of the network's pixels for an image: the one that is wanted, or else what fits it to a patch.
+
+    Where pixels have no known size in mm, as in films, an image is seen as a whole: it is made larger or smaller until
+    it just fits into a patch. Its proportions are kept; what remains of the patch on both sides is padding.
+
+    Args:
+        wanted: mm, or None.
+        shape: pixels of the image along X and Y.
+        pixel_mm: of the image along X and Y; where they are unknown, any unit, and so is the result's.
+        patch_size: the network's input, pixels along X and Y; needed if nothing is wanted.
+
+    Raises:
+        ValueError: if nothing is wanted and there is no patch to fit.
+    """
+    if wanted is not None:
+        return wanted
+    if not patch_size:
+        raise ValueError("without pixel_mm an image is fitted to a patch: expected patch_size, got none.")
+    return max(n * mm / patch for n, mm, patch in zip(shape[:2], pixel_mm, patch_size, strict=True))
+
+
 def size_at(shape: Sequence[int], pixel_mm: Sequence[float], target_mm: float) -> tuple[int, int]:
     """Return the number of pixels of ``target_mm`` that cover what ``shape`` pixels of ``pixel_mm`` do, at least 1."""
     height, width = (max(1, round(n * mm / target_mm)) for n, mm in zip(shape[:2], pixel_mm, strict=True))
@@ -107,23 +131,31 @@ class ResampleInPlaned(MapTransform):
 
     Args:
         keys: MetaTensors of shape (C, X, Y[, Z]).
-        pixel_mm: target, mm.
+        pixel_mm: target, mm; None see ``network_pixel_mm``.
         mode: ``linear`` or ``nearest``, one for each key.
+        patch_size: see ``network_pixel_mm``.
         allow_missing_keys: see MONAI.
     """
 
     def __init__(
-        self, keys: KeysCollection, pixel_mm: float, mode: Sequence[str], allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        pixel_mm: float | None,
+        mode: Sequence[str],
+        patch_size: Sequence[int] = (),
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.pixel_mm, self.mode = pixel_mm, [mode] * len(self.keys) if isinstance(mode, str) else list(mode)
+        self.pixel_mm, self.patch_size = pixel_mm, patch_size
+        self.mode = [mode] * len(self.keys) if isinstance(mode, str) else list(mode)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its volumes resampled, plain tensors."""
         resampled = dict(data)
         for key, mode in self.key_iterator(resampled, self.mode):
             volume = resampled[key]
-            size = size_at(volume.shape[1:], pixel_size_mm(volume), self.pixel_mm)
+            shape, pixel_mm = volume.shape[1:], pixel_size_mm(volume)
+            size = size_at(shape, pixel_mm, network_pixel_mm(self.pixel_mm, shape, pixel_mm, self.patch_size))
             slices = to_slices(convert_to_tensor(volume, track_meta=False).float())
             resampled[key] = from_slices(resample_slices(slices, size, mode), volume.ndim - 1)
         return resampled

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_numpy
@@ -78,8 +79,9 @@ def intensity_range(
 
     Args:
         image: shape (C, *spatial), background 0.
-        normalize: ``volume`` takes 0 and a percentile of the voxels above 0, ``none`` 0 and 1, for images that are
-            scaled already, and two numbers themselves, for instance a window in HU.
+        normalize: ``volume`` takes 0 and a percentile of the voxels above 0, ``range`` the lowest and the highest
+            value, for films of any depth, ``none`` 0 and 1, for images that are scaled already, and two numbers
+            themselves, for instance a window in HU.
         percentile: in [0, 100].
 
     Raises:
@@ -90,8 +92,11 @@ def intensity_range(
         return normalize[0] * ones, normalize[1] * ones
     if normalize == "none":
         return 0 * ones, ones
+    if normalize == "range":
+        low, high = (extreme(image.flatten(1), 1).view_as(ones) for extreme in (torch.amin, torch.amax))
+        return low, high.where(high > low, low + 1)
     if normalize != "volume":
-        raise ValueError(f"normalize must be 'volume', 'none' or two intensities, got {normalize!r}.")
+        raise ValueError(f"normalize must be 'volume', 'range', 'none' or two intensities, got {normalize!r}.")
     high = ones.clone()
     for channel, voxels in enumerate(convert_to_numpy(image)):
         if (voxels > 0).any():

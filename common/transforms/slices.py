@@ -1,6 +1,7 @@
 """Which slices of a volume a network is trained on."""
 
 import csv
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .grid import crop, to_slices
 
 UNKNOWN = -1.0
 """Value of an organ mask that nobody has drawn: the container's organ part then finds the organ."""
+
+logger = logging.getLogger(__name__)
 
 
 def eligible_slices(
@@ -53,10 +56,10 @@ def eligible_slices(
 class SliceClassesd(Transform):
     """Add ``slice_class``: an image of 0 in healthy axial slices and 1 in diseased ones.
 
-    It says of each slice whether it shows a lesion of the ``label``; without that what the ``slice_labels`` say, a CSV
-    with the columns ``slice``, counted from 0 along the file's own axial axis, and ``label``, 0 or 1; without that the
-    ``image_label`` of a single slice or of a healthy patient. It comes before ``Orientationd``, which turns it as it
-    turns the image.
+    It says of each slice whether it shows a lesion of the ``label``, within the ``organ`` if there is one; without a
+    label what the ``slice_labels`` say, a CSV with the columns ``slice``, counted from 0 along the file's own axial
+    axis, and ``label``, 0 or 1; without that the ``image_label`` of a single slice or of a healthy patient. It comes
+    before ``Orientationd``, which turns it as it turns the image.
 
     Args:
         image_key: MetaTensor of shape (C, X, Y[, Z]).
@@ -76,8 +79,10 @@ class SliceClassesd(Transform):
         shape = [1, *image.shape[1:]]
         if "label" in data:
             others = [i for i in range(1, image.ndim) if i - 1 != axis]
-            classes = (convert_to_tensor(data["label"], track_meta=False) > 0).any(0).float()
-            classes = classes[None].amax(others, keepdim=True) if others else classes
+            lesions = (convert_to_tensor(data["label"], track_meta=False) > 0).any(0, keepdim=True)
+            if "organ" in data:
+                lesions &= convert_to_tensor(data["organ"], track_meta=False) > 0
+            classes = lesions.float().amax(others, keepdim=True)
         elif "slice_labels" in data:
             classes = torch.zeros(shape[axis + 1] if axis is not None else 1)
             for index, value in read_slice_labels(data["slice_labels"]).items():
@@ -116,6 +121,57 @@ def read_slice_labels(path: str | Path) -> dict[int, int]:
     return found
 
 
+class DropFaintLesionsd(Transform):
+    """Take those slices out of a volume in which the lesions hardly stand out from the rest of the organ.
+
+    How many they are is logged for each case. Slices without lesions or without a rest of the organ stay, and so do all
+    of an image that would lose its last one.
+
+    Source: Babaei et al. 2024, section 3.1, for training alone: slices "exhibiting a mean intensity deviation of less
+    than 0.1 between the healthy and non-healthy region were excluded".
+
+    Args:
+        min_contrast: smallest difference of the means, in the image's intensities; of several channels one has it.
+        keys: of what loses the slices, plain tensors of shape (C, X, Y[, Z]); where ``organ`` or ``label`` is missing,
+            an item stays as it is.
+    """
+
+    def __init__(self, min_contrast: float, keys: Sequence[str] = ("image", "organ", "label", "slice_class")) -> None:
+        self.min_contrast, self.keys = min_contrast, keys
+        self.counts: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item without these slices."""
+        if "organ" not in data or "label" not in data:
+            return dict(data)
+        image, organ, lesion = (to_slices(data[key]) for key in ("image", "organ", "label"))
+        organ = organ > 0
+        lesion = (lesion > 0).any(1, keepdim=True) & organ
+        shown = lesion.flatten(1).any(1)
+        difference = (_means(image, lesion) - _means(image, organ & ~lesion)).abs().amax(1)
+        faint = shown & (difference < self.min_contrast)  # false where a mean is missing
+        self._count(str(data.get("case", "a case")), int(faint.sum()), int(shown.sum()))
+        if faint.all() or data["image"].ndim == 3:
+            return dict(data)
+        return {**data, **{key: data[key][..., ~faint] for key in self.keys if key in data}}
+
+    def _count(self, case: str, faint: int, shown: int) -> None:
+        if case in self.counts:
+            return
+        self.counts[case] = (faint, shown)
+        if faint:
+            sums = [sum(values) for values in zip(*self.counts.values(), strict=True)]
+            logger.info(
+                f"{case}: {faint} of {shown} slices with lesions are left out of training, as their contrast is below "
+                f"{self.min_contrast:g}; {sums[0]} of {sums[1]} in {len(self.counts)} cases."
+            )
+
+
+def _means(image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each channel within the mask of each slice, shape (S, C), NaN where that is empty."""
+    return (image * mask).sum((2, 3)) / mask.sum((2, 3))
+
+
 class SampleSlicesd(Randomizable, Transform):
     """Turn a volume into a list of slices of one size, as ``list_data_collate`` batches them.
 
@@ -130,6 +186,7 @@ class SampleSlicesd(Randomizable, Transform):
         slice_range: see ``eligible_slices``.
         background: value of the padding.
         extra_keys: of further images that a slice has, padded with 0.
+        label_key: above 0 where lesions are, or all over slices with lesions.
     """
 
     def __init__(
@@ -142,10 +199,11 @@ class SampleSlicesd(Randomizable, Transform):
         slice_range: Sequence[int] | None = None,
         background: float = -1.0,
         extra_keys: Sequence[str] = (),
+        label_key: str = "label",
     ) -> None:
         self.num_slices, self.canvas_size, self.min_organ_pixels = num_slices, canvas_size, min_organ_pixels
         self.healthy, self.random, self.slice_range = healthy, random, slice_range
-        self.background, self.extra_keys = background, extra_keys
+        self.background, self.extra_keys, self.label_key = background, extra_keys, label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[str, Tensor]]:
         """Return the slices.
@@ -158,11 +216,11 @@ class SampleSlicesd(Randomizable, Transform):
             raise ValueError(f"{data.get('case', 'a volume')}: expected {', '.join(missing)} to train on, got none.")
         plain = {
             key: to_slices(convert_to_tensor(data[key], track_meta=False))
-            for key in ("image", "organ", "label", *self.extra_keys)
+            for key in ("image", "organ", self.label_key, *self.extra_keys)
             if key in data
         }
         image, organ = plain["image"], plain.get("organ")
-        lesions = plain.get("label") if self.healthy else None
+        lesions = plain.get(self.label_key) if self.healthy else None
         found = eligible_slices(organ, lesions, len(image), self.min_organ_pixels, self.slice_range)
         if len(found) == 0:
             raise ValueError(f"{data.get('case', 'a volume')}: expected slices without lesions to train on, got none.")

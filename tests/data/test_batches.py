@@ -250,3 +250,19 @@ def test_beyond_a_slice_only_its_image_is_background():
     patches = PatchPrepareBatch((40, 40), background=-0.5).patches(batch, None, False)
     assert (patches["image"][:, :, 0] == -0.5).all()
     assert (patches["slice_class"][:, :, 0] == 0).all()
+
+
+def test_the_surroundings_of_the_organ_can_be_removed():
+    batch = {**batch_of(organ_at(3, 5), organ_at(9, 1)), "image": torch.full((2, 1, 24, 20), 0.5)}
+    patches = PatchPrepareBatch((10, 8), background=0.0, only_organ=True).patches(batch, None, False)
+    assert torch.equal(patches["image"], 0.5 * patches["organ"])
+    assert patches["organ"].sum() == 48
+
+
+def test_of_an_organ_that_the_network_finds_the_right_part_is_taken_and_masks_are_left_alone():
+    drawn = batch_of(organ_at(3, 5))
+    unknown = {"image": drawn["image"], "organ": torch.full_like(drawn["organ"], UNKNOWN)}
+    prepare = PatchPrepareBatch((10, 8), organ_network=BrightIsOrgan().eval(), right_share=0.5)
+    assert prepare.patches(drawn, None, False)["organ"].sum() == 24
+    assert prepare.patches(unknown, None, False)["organ"].sum() == 12
+    assert torch.equal(prepare.find_organ(drawn["image"])[0], organ_at(6, 5, (3, 4)))

@@ -421,6 +421,30 @@ def test_files_of_the_sequences_of_a_head_are_one_case(tmp_path, name, words, ca
     assert found["image"] == [str(tmp_path / name.format(word)) for word in words]
 
 
+def test_cases_without_what_is_required_are_left_out(tmp_path):
+    write_heads(tmp_path, "a_{}.nii.gz")
+    with pytest.raises(FileNotFoundError, match="expected testing cases with wanted, got none"):
+        listed(tmp_path, modality="mr", required=["wanted"])
+    write_heads(tmp_path, "b_{}.nii.gz")
+    save((HEAD > 500).astype(np.uint8), tmp_path / "b_wanted.nii.gz")
+    assert names(listed(tmp_path, modality="mr", required=["wanted"])) == ["b"]
+
+
+@pytest.mark.parametrize(("image", "label"), [("a_{}.nii.gz", "a_seg.nii.gz"), ("b-{}.nii", "b-seg.nii")])
+def test_a_segmentation_beside_the_sequences_is_the_label(tmp_path, image, label):
+    save((HEAD > 500).astype(np.uint8), tmp_path / label)
+    (found,) = listed(write_heads(tmp_path, image), modality="mr")
+    assert found["label"] == str(tmp_path / label)
+    assert found["case"] == label[0]
+
+
+def test_a_segmentation_beside_one_file_of_all_sequences_is_the_label(tmp_path):
+    save(np.stack([HEAD, 2 * HEAD, 3 * HEAD, 4 * HEAD], -1), tmp_path / "a.nii.gz")
+    save((HEAD > 500).astype(np.uint8), tmp_path / "a_seg.nii.gz")
+    (found,) = listed(tmp_path, modality="mr")
+    assert (found["image"], found["label"]) == (str(tmp_path / "a.nii.gz"), str(tmp_path / "a_seg.nii.gz"))
+
+
 def test_four_sequences_may_lie_in_one_file(tmp_path):
     save(np.stack([HEAD, 2 * HEAD, 3 * HEAD, 4 * HEAD], -1), tmp_path / "a.nii.gz")
     assert names(listed(tmp_path, modality="mr")) == names(listed(tmp_path / "a.nii.gz", modality="mr")) == ["a"]
@@ -450,6 +474,24 @@ def test_what_is_unlike_brats_is_said_and_done_all_the_same(tmp_path, caplog):
     assert "not about 1 mm" in caplog.text
 
 
+INSIDE = [90 - 2 * 7, 70 - 3 * 6, -300 + 5 * 5]
+"""World coordinates of the image's last voxel."""
+
+
+def test_a_marked_point_comes_with_its_case(tmp_path):
+    write_dataset(tmp_path, testing=[item("a", point=INSIDE), item("b")])
+    a, b = listed(tmp_path)
+    assert a["point"] == INSIDE
+    assert "point" not in b
+
+
+@pytest.mark.parametrize("wrong", [[7, 6, 5], [*INSIDE[:2], 0], INSIDE[:2], "images/a.nii.gz", [*INSIDE[:2], "5"], {}])
+def test_a_marked_point_beyond_the_image_is_refused(tmp_path, wrong):
+    write_dataset(tmp_path, testing=[item("a", point=wrong)])
+    with pytest.raises(BadFileError, match=r"a.nii.gz: expected a point in the image, x, y and z in mm, got"):
+        listed(tmp_path)
+
+
 @pytest.mark.parametrize("wrong", [2, "yes", -1])
 def test_a_class_that_is_none_is_refused(tmp_path, wrong):
     write_dataset(tmp_path, testing=[item("a", image_label=wrong)])
@@ -462,12 +504,30 @@ def write_film(path, pixels):
     return path
 
 
-def test_pictures_are_x_rays(tmp_path):
+def test_pictures_and_arrays_are_x_rays(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (9, 7), dtype=np.uint8)
-    for name in ("a.png", "b.jpg", "c.JPEG"):
+    for name in ("a.png", "b.jpg", "c.1.JPEG"):
         write_film(tmp_path / name, pixels)
+    np.save(tmp_path / "d.npy", pixels / 255)
     (tmp_path / "notes.txt").write_text("")
-    assert [item["image"][-5:] for item in listed(tmp_path, modality="xray")] == ["a.png", "b.jpg", ".JPEG"]
+    items = listed(tmp_path, modality="xray")
+    assert [item["image"][-5:] for item in items] == ["a.png", "b.jpg", ".JPEG", "d.npy"]
+    assert names(items) == ["a", "b", "c.1", "d"]
+    assert names(listed(tmp_path / "d.npy", modality="xray")) == ["d"]
+
+
+def test_masks_beside_films_are_theirs_and_may_be_empty(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7), dtype=np.uint8)
+    write_film(tmp_path / "a.jpg", pixels)
+    write_film(tmp_path / "a_label.png", 0 * pixels)
+    np.save(tmp_path / "a_organ.npy", pixels > 9)
+    (found,) = listed(tmp_path, modality="xray")
+    assert (found["label"][-12:], found["organ"][-12:]) == ("/a_label.png", "/a_organ.npy")
+
+
+def test_a_mask_of_another_size_than_its_film_is_refused(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7), dtype=np.uint8)
+    write_film(tmp_path / "a.png", pixels)
     write_film(tmp_path / "wide.png", pixels[:, :5])
     dataset = [{"image": "a.png", "label": "wide.png", "case": "a"}]
     (tmp_path / "dataset.json").write_text(json.dumps({"testing": dataset}))

@@ -14,6 +14,7 @@ from PIL import Image
 from common.data.checks import (
     BadFileError,
     check_ct,
+    check_film,
     check_mr,
     check_same_grid,
     read_film,
@@ -299,17 +300,26 @@ FILM = np.arange(120, dtype=np.uint8).reshape(12, 10)
 
 
 def save_film(path, pixels=FILM):
-    Image.fromarray(pixels).save(path)
+    if path.suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path)
     return path
 
 
-@pytest.mark.parametrize("name", ["a.png", "Röntgen 1.png"])
+@pytest.mark.parametrize("name", ["a.png", "Röntgen 1.png", "a.npy"])
 def test_a_film_is_read_with_its_columns_first(tmp_path, name):
     np.testing.assert_array_equal(read_film(save_film(tmp_path / name)), FILM.T.astype(np.float32), strict=True)
 
 
 def test_a_film_of_16_bits_is_read(tmp_path):
     np.testing.assert_array_equal(read_film(save_film(tmp_path / "a.png", FILM * np.uint16(500)))[9, 11], 119 * 500)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float16, np.float64, np.bool_])
+def test_an_array_of_any_kind_of_number_is_a_film(tmp_path, dtype):
+    film = read_film(save_film(tmp_path / "a.npy", FILM.astype(dtype)))
+    np.testing.assert_array_equal(film, FILM.T.astype(dtype).astype(np.float32), strict=True)
 
 
 def write_cut_off_film(path):
@@ -328,15 +338,43 @@ def write_cut_off_film(path):
             lambda path: save_film(path, np.stack([FILM] * 3, -1)),
             "expected a picture in shades of grey, got one of mode RGB",
         ),
-        (lambda path: save_film(path, 0 * FILM + 7), "expected an image, got the same value 7 everywhere"),
     ],
-    ids=["none there", "empty", "text", "cut off", "colours", "constant"],
+    ids=["none there", "empty", "text", "cut off", "colours"],
 )
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_a_malformed_film_is_refused_with_the_reason(tmp_path, name, write, reason):
     write(tmp_path / name)
     with pytest.raises(BadFileError, match=rf"{name}: {reason}.*\.$"):
         read_film(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "expected a readable picture, got one that is damaged or cut off"),
+        (lambda path: path.write_text("404: not found"), "expected a readable picture"),
+        (write_cut_off_film, "expected a readable picture"),
+        (lambda path: np.save(path, FILM.astype(object)), "expected a readable picture"),
+        (lambda path: np.save(path, FILM[None]), r"expected .* rows and columns, got an array of \(1, 12, 10\)"),
+        (lambda path: np.save(path, FILM[:0]), r"expected .* rows and columns, got an array of \(0, 10\)"),
+        (lambda path: np.save(path, FILM * 1j), "expected one number a pixel, got values of type complex128"),
+        (lambda path: np.save(path, np.where(FILM > 110, np.nan, FILM)), "expected finite values, got 9 pixels NaN"),
+        (lambda path: np.save(path, FILM * 1e300), "expected finite values, got 119 pixels NaN or infinite in float32"),
+    ],
+    ids=["empty", "text", "cut off", "objects", "axes", "no rows", "complex", "NaN", "too large"],
+)
+def test_a_malformed_array_is_refused_with_the_reason(tmp_path, write, reason):
+    write(tmp_path / "a.npy")
+    with pytest.raises(BadFileError, match=rf"a.npy: {reason}.*\.$"):
+        read_film(tmp_path / "a.npy")
+
+
+def test_a_constant_film_is_refused_and_a_constant_mask_read(tmp_path):
+    empty = read_film(save_film(tmp_path / "a.png", 0 * FILM))
+    assert not empty.any()
+    with pytest.raises(BadFileError, match=r"a.png: expected an image, got the same value 0 everywhere\."):
+        check_film(empty, tmp_path / "a.png")
+    check_film(FILM, tmp_path / "a.png")
 
 
 def test_a_film_too_large_to_be_one_is_refused(tmp_path, monkeypatch):

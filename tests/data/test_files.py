@@ -15,6 +15,7 @@ from monai.transforms import (
     SaveImaged,
 )
 from nibabel.affines import from_matvec
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from common.data.dicom import read_series
@@ -129,8 +130,28 @@ def test_a_folder_with_a_dicom_series_is_loaded_in_hu_with_its_affine(tmp_path, 
 
 
 def test_a_folder_and_a_file_can_be_told_from_what_cannot_be_read(tmp_path):
-    suffixes = [CaseReader().verify_suffix(str(path)) for path in (tmp_path, "a.nii", "a.nii.gz", "a.png")]
-    assert suffixes == [True, True, True, False]
+    suffixes = [CaseReader().verify_suffix(str(path)) for path in (tmp_path, "a.nii", "a.NPY", "a.png", "a.txt")]
+    assert suffixes == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a.JPEG"])
+def test_a_film_is_read_as_it_hangs_and_its_result_lies_on_it(tmp_path, name):
+    """The letter that marks the patient's right is at the upper left."""
+    rows = np.full((40, 30), 100, np.uint8)
+    rows[:8, :8] = 255
+    if name == "a.npy":
+        np.save(tmp_path / name, rows)
+    else:
+        Image.fromarray(rows).save(tmp_path / name)
+    turning = Compose([loading(), Orientationd("image", axcodes="RAS", labels=None)])
+    turned = turning({"image": str(tmp_path / name), "case": "a"})
+    seen = turned["image"][0].numpy()  # to the patient's right, and up
+    assert (seen[-8:, -8:] > 240).all()
+    assert (seen[:-16, :-16] < 110).all()
+    saving(tmp_path)(Invertd("image", transform=turning, orig_keys="image")(turned))
+    back = nib.load(tmp_path / "a" / "a_anomaly.nii.gz")
+    np.testing.assert_allclose(back.get_fdata().T, rows, atol=0 if name != "a.JPEG" else 8)
+    np.testing.assert_array_equal(back.affine, np.diag([-1, -1, 1, 1]))
 
 
 @pytest.fixture

@@ -3,14 +3,20 @@ from functools import partial
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from torch import nn
 from tqdm import tqdm
 
+from common.data.batches import PatchPrepareBatch
 from common.inferers.comparisons import ReconstructionTranslationInferer
 from common.inferers.translation import DdimTranslationInferer, NoiseTranslationInferer
 from common.networks.parts import NetworkParts
-from common.samplers.guidance import classifier_guide, segmentation_guide
+from common.samplers.guidance import classifier_guidance, segmentation_guidance
 from common.schedulers import NoiseSchedule
+from common.transforms.grid import ResampleInPlaned
+from common.transforms.intensity import ScaleToUnitd
+from common.transforms.organ import AddOrgand
+from common.transforms.slices import SampleSlicesd
 
 SCHEDULE = NoiseSchedule(100, num_inference_steps=20, spacing="trailing")
 
@@ -74,7 +80,7 @@ def ddim(**options):
     defaults = {
         "schedule": SCHEDULE,
         "noise_level": 50,
-        "guidance": {"classifier": partial(classifier_guide, target=0)},
+        "guidance": {"classifier": partial(classifier_guidance, target=0)},
         "guidance_scale": 0.0,
     }
     return DdimTranslationInferer(**{**OPTIONS, **defaults, **options})
@@ -110,7 +116,7 @@ def test_guidance_leads_towards_the_class(network):
     image = brain(scale=1.0)
     image[image > 0] += 1
     darker = channels(ddim(guidance_scale=20.0, normalize=[0.0, 2.0])(image, network))["translated"]
-    brighter = {"classifier": partial(classifier_guide, target=1)}
+    brighter = {"classifier": partial(classifier_guidance, target=1)}
     other = channels(ddim(guidance_scale=20.0, normalize=[0.0, 2.0], guidance=brighter)(image, network))["translated"]
     head = image[0].as_tensor() > 0
     assert darker[head].mean() < image[0].as_tensor()[head].mean() < other[head].mean()
@@ -126,6 +132,16 @@ def test_several_levels_and_scales_share_one_encoding_and_equal_single_runs(netw
     for version, (level, scale) in zip(versions, [(25, 0.0), (25, 10.0), (50, 0.0), (50, 10.0)], strict=True):
         single = ddim(noise_level=level, guidance_scale=scale)(image, network)[0]
         torch.testing.assert_close(version, single)
+
+
+def test_several_tasks_share_one_encoding_and_equal_single_runs(network):
+    image, diffusion = brain(num_slices=1), network.diffusion
+    tasks = [{"classifier": partial(classifier_guidance, target=target)} for target in (0, 1)]
+    diffusion.calls = 0
+    versions = ddim(guidance=tasks, guidance_scale=10.0).examine_versions(image[0].as_tensor(), (2.0, 2.0), network)
+    assert diffusion.calls == 10 + 2 * 10
+    for version, task in zip(versions, tasks, strict=True):
+        torch.testing.assert_close(version, ddim(guidance=task, guidance_scale=10.0)(image, network)[0])
 
 
 def test_the_progress_bar_ends_at_its_total(network, monkeypatch):
@@ -188,6 +204,42 @@ def test_the_whole_image_can_be_searched(network):
     assert result["organ"].all()
 
 
+@pytest.mark.parametrize("shape", [(39, 32), (16, 20), (24, 24)])
+def test_without_a_pixel_size_a_film_is_one_patch_and_the_map_lies_on_its_own_grid(network, shape):
+    film = MetaTensor(255 * torch.rand(1, 2, *shape), affine=torch.eye(4, dtype=torch.float64))
+    seen = []
+    hook = network.copy.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    options = OPTIONS | {"pixel_mm": None, "organ": "image", "normalize": "range"}
+    result = channels(ReconstructionTranslationInferer("copy", **options)(film, network))
+    hook.remove()
+    (patches,) = seen
+    assert patches.shape == (1, 2, 24, 24)
+    shown = (patches[0, 0] > 0).nonzero()
+    assert (shown.amax(0) - shown.amin(0) + 1).max() == 24
+    assert result["organ"].all()
+    assert torch.equal(result["translated"], film[0].as_tensor())
+
+
+def test_what_a_film_is_trained_on_is_what_the_network_is_asked(network):
+    film = MetaTensor(255 * torch.rand(1, 39, 32), affine=torch.eye(4, dtype=torch.float64))
+    seen = []
+    hook = network.copy.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    options = OPTIONS | {"pixel_mm": None, "organ": "image", "normalize": "range", "num_channels": 1}
+    ReconstructionTranslationInferer("copy", **options, classifier=None)(film[None], network)
+    hook.remove()
+    preparing = Compose(
+        [
+            AddOrgand(everywhere=True),
+            ScaleToUnitd("image", "range"),
+            ResampleInPlaned(["image", "organ"], None, ["linear", "nearest"], patch_size=(24, 24)),
+            SampleSlicesd(1, (32, 32), background=0.0),
+        ]
+    )
+    batch = {key: value[None] for key, value in preparing({"image": film})[0].items()}
+    patch, _ = PatchPrepareBatch((24, 24), background=0.0)(batch)
+    torch.testing.assert_close(seen[0], patch)
+
+
 def test_another_word_for_the_organ_and_other_channels_are_refused(network):
     with pytest.raises(ValueError, match="organ must be one of foreground, network, image, got 'head'"):
         ddim(organ="head")
@@ -207,7 +259,7 @@ def test_what_is_wanted_guides_the_segmenter(network):
     wanted = torch.zeros(1, 1, 32, 32, 1)
     wanted[..., 12:16, 12:16, :] = 1
     given = MetaTensor(torch.cat([image.as_tensor(), wanted], 1), affine=image.affine)
-    guidance = {"segmenter": partial(segmentation_guide, reduction="sum")}
+    guidance = {"segmenter": partial(segmentation_guidance, reduction="sum")}
     inferer = ddim(guidance=guidance, guidance_scale=0.5, with_wanted=True, normalize="none", classifier=None)
     result = channels(inferer(given, network))
     change = (result["translated"] - image[0].as_tensor())[0]
@@ -231,17 +283,32 @@ def test_detail_that_the_networks_grid_cannot_show_stays_in_the_image(network):
     assert torch.equal(result["translated"], image[0].as_tensor())
 
 
-def test_the_mask_can_be_a_share_of_the_highest_value(network):
+def test_the_mask_can_be_a_share_of_the_highest_value_in_the_slice(network):
     result = channels(ddim(guidance_scale=20.0, relative_threshold=0.5)(brain(), network))
-    expected = (result["anomaly"] >= 0.5 * result["anomaly"].max()) & (result["organ"] > 0)
-    assert torch.equal(result["mask"] > 0, expected)
+    highest = result["anomaly"].amax((0, 1, 2))
+    assert len(highest.unique()) > 1
+    assert torch.equal(result["mask"] > 0, (result["anomaly"] >= 0.5 * highest) & (result["organ"] > 0))
+
+
+def test_a_slice_that_does_not_change_has_no_mask_at_any_share(network):
+    inferer = ReconstructionTranslationInferer("copy", relative_threshold=0.5, **OPTIONS)
+    assert not channels(inferer(brain(), network))["mask"].any()
+
+
+def test_the_right_hand_part_of_an_organ_is_searched_alone(network):
+    image = brain()
+    found = channels(ddim(right_share=0.25)(image, network))["organ"] > 0
+    whole = channels(ddim()(image, network))["organ"] > 0
+    assert whole.any((0, 2, 3)).nonzero().flatten().tolist() == list(range(8, 24))
+    assert found.any((0, 2, 3)).nonzero().flatten().tolist() == list(range(20, 24))
+    assert torch.equal(found[:, 20:], whole[:, 20:])
 
 
 def test_random_noise_in_place_of_the_encoding_forgets_the_image_and_depends_on_the_seed(network):
     options = {
         "schedule": SCHEDULE,
         "noise_level": 80,
-        "guidance": {"classifier": partial(classifier_guide, target=0)},
+        "guidance": {"classifier": partial(classifier_guidance, target=0)},
         "guidance_scale": 0.0,
     }
     image = brain()

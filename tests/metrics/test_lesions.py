@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from common.metrics.lesions import equivalent_diameter, examine_lesions
+from common.metrics.lesions import equivalent_diameter, examine_lesions, peak_to_point_mm
 
 
 @pytest.fixture
@@ -64,3 +64,13 @@ def test_without_lesions_everything_found_is_false():
     record = examine_lesions(mask * 1.0, mask, mask & False, (1, 1, 1))
     assert record.false_positives == 2
     assert len(record.overlaps) == 0
+
+
+def test_a_peak_is_as_far_from_a_point_as_the_patient_says():
+    anomaly = np.zeros((5, 6, 4))
+    anomaly[1, 2, 3] = 2
+    affine = np.array([[-2, 0, 0, 10], [0, 3, 0, -5], [0, 0, 4, 100], [0, 0, 0, 1.0]])
+    assert peak_to_point_mm(anomaly, [8, 1, 112], affine) == 0
+    assert peak_to_point_mm(anomaly, [11, 5, 112], affine) == 5
+    assert peak_to_point_mm(anomaly[..., 3], [8, 1, 100], affine) == 0
+    assert np.isnan(peak_to_point_mm(0 * anomaly, [8, 1, 112], affine))

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from common.metrics.tables import average_otsu, examine_case, froc, summarise
+from common.metrics.tables import (
+    average_otsu,
+    dice_at,
+    examine_case,
+    examine_image,
+    froc,
+    summarise,
+    summarise_images,
+    with_all_columns,
+)
 
 
 @pytest.fixture
@@ -102,9 +112,109 @@ def test_the_mask_in_healthy_slices_is_an_area(scan):
 def test_a_classifier_is_judged_by_its_slices(scan):
     probability = np.zeros((10, 10, 4))
     probability[5, 5] = [0.1, 0.9, 0.4, 0.3]
-    rows = {row["metric"]: row["value"] for row in summarise([record(scan, probability=probability)], 20.0)}
-    assert rows["classifier's accuracy, slices"] == 0.75
-    assert rows["classifier's AUROC, slices"] == 1
+    rows = {row["metric"]: row["value"] for row in summarise_images([record(scan, probability=probability)])}
+    assert rows["image-level accuracy of the classifier"] == 0.75
+    assert rows["image-level AUROC of the classifier"] == 1
+
+
+def films(diseased, scores, **options):
+    """Return a record a film, whose map is a spot of a score."""
+    organ = np.ones((6, 8), dtype=bool)
+    maps = [np.where(np.arange(48).reshape(6, 8) < 4, score, 0.0) for score in scores]
+    return [
+        examine_image(f"{i}", f"{i}", a, a > 0.5, organ, d, (np.nan, np.nan), **options)
+        for i, (a, d) in enumerate(zip(maps, diseased, strict=True))
+    ]
+
+
+def test_the_image_level_auroc_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    diseased = rng.random(60) > 0.4
+    scores = np.round(rng.random(60) + 0.5 * diseased, 1)  # some tie
+    (row,) = summarise_images(films(diseased, scores), num_resamples=50)
+    assert row["metric"] == "image-level AUROC of the map"
+    assert row["value"] == pytest.approx(roc_auc_score(diseased, scores))
+    assert row["low"] < row["value"] < row["high"]
+
+
+@pytest.mark.parametrize("diseased", [True, False])
+def test_films_of_one_class_have_no_auroc(diseased):
+    (row,) = summarise_images(films([diseased] * 3, [0.1, 0.2, 0.3]))
+    assert np.isnan(row["value"])
+
+
+def test_slices_of_volumes_are_images_too(scan):
+    (row,) = summarise_images([record(scan)])
+    healthy, diseased = [0, 50], [120, 0]
+    assert row["value"] == pytest.approx(roc_auc_score([0, 0, 1, 1], healthy + diseased))
+
+
+def test_a_film_has_a_row_without_pixels():
+    (film,) = films([True], [1.0], otsu=True, probability=np.full((6, 8), 0.7))
+    assert film.row == {
+        "case": "0",
+        "patient": "0",
+        "diseased": 1,
+        "mean_score": 4 / 48,
+        "probability": 0.7,
+        "misclassified": 0,
+    }
+    (row,) = film.slice_rows
+    assert (row["organ_pixels"], row["diseased"], row["probability"]) == (48, 1, 0.7)
+    assert np.isnan(row["mask_cm2"])
+    assert average_otsu([film]) == row["otsu_threshold"]
+
+
+def test_rows_of_films_and_of_labelled_cases_stand_in_one_table(scan):
+    rows = with_all_columns([record(scan).row, films([True], [1.0])[0].row])
+    assert rows[0].keys() == rows[1].keys()
+    assert np.isnan(rows[1]["dice"])
+    assert with_all_columns([]) == []
+
+
+def test_dice_is_also_told_without_the_slices_that_the_classifier_gets_wrong(scan):
+    probability = np.zeros((10, 10, 4))
+    probability[5, 5] = [0.1, 0.9, 0.4, 0.7]  # slices 1 and 2 have a lesion, found in 1 alone; 3 has a false finding
+    made = record(scan, probability=probability)
+    assert [row["misclassified"] for row in made.slice_rows] == [0, 0, 1, 1]
+    assert (made.row["probability"], made.row["dice_without_misclassified"]) == (0.9, 1)
+    rows = {row["metric"]: row["value"] for row in summarise([made], 20.0)}
+    assert rows["Dice of the masks, mean of slices with lesions"] == 0.5
+    assert rows["Dice of the masks, mean of slices with lesions, without misclassified ones"] == 1
+    assert rows["Dice of the masks, mean of patients, without misclassified slices"] == 1
+    assert "probability" not in record(scan).row
+
+
+def test_where_all_slices_are_misclassified_there_is_no_dice_without_them(scan):
+    made = record(scan, probability=np.where(scan["truth"].any((0, 1)), 0.2, 0.8) * np.ones((10, 10, 1)))
+    assert np.isnan(made.row["dice_without_misclassified"])
+    rows = {row["metric"]: row["value"] for row in summarise([made], 20.0)}
+    assert np.isnan(rows["Dice of the masks, mean of slices with lesions, without misclassified ones"])
+    accuracy = summarise_images([made])[-1]
+    assert (accuracy["metric"], accuracy["value"]) == ("image-level accuracy of the classifier", 0)
+
+
+def dice_at_shares(scan, *shares):
+    rows = record(scan, relative_thresholds=shares).slice_rows
+    return [[row[dice_at(share)] for share in shares] for row in rows]
+
+
+def test_masks_can_be_shares_of_the_highest_value_of_each_slice(scan):
+    scan["anomaly"][2:4, 4:6, 1] = 12
+    scan["anomaly"][2:4, 2:4, 2] = 0.01
+    found = dice_at_shares(scan, 0.3, 0.5)
+    np.testing.assert_allclose(found, [[np.nan, np.nan], [2 / 3, 1], [1, 1], [np.nan, np.nan]])
+
+
+def test_a_map_without_change_finds_nothing_at_any_share(scan):
+    scan["anomaly"][:] = 0
+    assert dice_at_shares(scan, 0.25, 0.5)[1:3] == [[0, 0], [0, 0]]
+
+
+def test_only_slices_with_lesions_in_the_organ_are_slices_with_lesions(scan):
+    scan["truth"][0, 0, 0] = True
+    assert [row["slice"] for row in record(scan, lesion_slices_only=True).slice_rows] == [0, 1]
+    assert all(row["lesion_pixels"] for row in record(scan, lesion_slices_only=True).slice_rows)
 
 
 def test_one_slice_is_a_scan_of_its_own(scan):

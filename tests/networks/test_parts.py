@@ -44,6 +44,14 @@ def test_a_main_part_that_is_not_there_is_refused():
         NetworkParts("unet", organ=nn.Identity(), diffusion=nn.Identity())
 
 
+def test_a_part_can_be_left_out():
+    network = container(organ=None)
+    assert set(network.state_dict()) == {"threshold"}
+    assert torch.equal(network(torch.ones(4, 3)), torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"main must be one of \['organ'\], got 'diffusion'"):
+        container(diffusion=None)
+
+
 def test_parts_keep_their_names_in_the_weights():
     assert set(container().state_dict()) == {"organ.weight", "organ.bias", "threshold"}
 

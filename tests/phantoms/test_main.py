@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from common.data.cases import list_cases
+from common.phantoms.abdomen_ct import abdomen_ct
 from common.phantoms.brain_mr import SEQUENCES, brain_mr
 from common.phantoms.chest_xray import chest_xray
 
@@ -132,6 +133,45 @@ def test_a_patient_is_the_same_on_another_scanner(written, tmp_path):
 def test_an_unknown_scanner_is_refused(tmp_path):
     with pytest.raises(ValueError, match="scanner must be one of"):
         run(tmp_path, "--testing", "1", "--scanner", "c")
+
+
+@pytest.fixture(scope="module")
+def pancreases(tmp_path_factory):
+    """A data set of tumours of the pancreas: its folder and what its ``dataset.json`` says."""
+    folder = tmp_path_factory.mktemp("pancreases")
+    counts = ["--training", "4", "--validation", "1", "--testing", "2", "--healthy_testing", "1", "--twins"]
+    options = [*counts, "--healthy_share", "0.25"]
+    return folder, run(folder, *options, phantom="pancreas_ct", size=["--shape", "60,48,6", "--spacing", "4,4,10"])
+
+
+def test_masks_of_the_pancreas_contain_its_tumours(pancreases):
+    folder, content = pancreases
+    for item in [item for split in SPLITS for item in content[split]]:
+        organ, label = (voxels(folder / item[key]) for key in ("organ", "label"))
+        assert set(np.unique(organ)) == {0, 1}
+        assert (organ[label > 0] == 1).all()
+        assert label.any() == item["image_label"]
+    assert (folder / "testing_a_000_organ.nii.gz").is_file()
+    assert not list(folder.glob("*_liver*"))
+
+
+def test_patients_without_tumours_of_the_pancreas_are_a_share_of_training_and_the_last_of_testing(pancreases):
+    found = {split: [item["image_label"] for item in pancreases[1][split]] for split in SPLITS}
+    assert sorted(found["training"]) == [0, 1, 1, 1]
+    assert (found["validation"], found["testing"]) == ([1], [1, 1, 0])
+
+
+def test_the_twin_of_a_pancreas_differs_by_its_tumours_alone(pancreases):
+    folder, content = pancreases
+    for item in content["testing"]:
+        twin = voxels(folder / item["image"].replace(".nii.gz", "_twin.nii.gz"))
+        assert (voxels(folder / item["image"]) != twin).any() == item["image_label"]
+
+
+def test_a_pancreas_is_the_one_that_was_asked_for(pancreases):
+    expected = abdomen_ct(FIRST_TESTING_SEED + 1, (60, 48, 6), (4, 4, 10), lesion_organ="pancreas")
+    np.testing.assert_array_equal(voxels(pancreases[0] / "testing_a_001.nii.gz"), expected.image)
+    assert [item["case"] for item in list_cases(str(pancreases[0]), progress=False)][1] == "testing_a_001"
 
 
 @pytest.fixture(scope="module")

@@ -103,9 +103,9 @@ def test_slices_without_the_organ_are_not_shown():
     assert titles(overlay_figure(*case(), num_slices=99))[:4] == ["slice 1", "slice 2", "slice 3", "slice 4"]
 
 
-def test_a_single_slice_is_a_volume_of_one():
+def test_a_single_slice_is_shown_like_those_of_a_volume():
     figure = overlay_figure(*(array[..., 3] for array in case()), truth=case()[3][..., 3], title="a")
-    assert titles(figure) == ["slice 0", "healthy version", "anomaly, 0 to 50 HU"]
+    assert titles(figure) == ["image", "healthy version", "anomaly, 0 to 50 HU"]
 
 
 def test_a_column_shows_the_image_its_healthy_version_and_the_map():
@@ -189,7 +189,9 @@ def test_figures_do_not_pile_up():
 
 def test_another_modality_has_its_own_windows_and_words():
     display = Display(window=None, map_window=(0, 2), unit="of 4", version="translated")
-    image, translated, map_ = overlay_figure(*case(), num_slices=1, display=display).axes
+    shades, *others = case()
+    shades[..., 4] -= np.arange(320).reshape(20, 16)
+    image, translated, map_ = overlay_figure(shades, *others, num_slices=1, display=display).axes
     assert [axis.get_title() for axis in (translated, map_)] == ["translated", "anomaly, 0 to 2 of 4"]
-    assert image.images[0].get_clim() == (0, np.percentile(case()[0], 99.5))
+    assert image.images[0].get_clim() == tuple(np.percentile(shades, [0.5, 99.5]))
     assert map_.images[1].get_clim() == (0, 2)

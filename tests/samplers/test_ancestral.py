@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import GOLDEN, GaussianModel, healthy
 
-from common.samplers.ancestral import ancestral_step, mean_and_log_variance, sample
-from common.samplers.guidance import classifier_guide
+from common.samplers.ancestral import ancestral_step, denoise, mean_and_log_variance, sample
+from common.samplers.guidance import classifier_guidance
 from common.schedulers import NoiseSchedule
 
 RECORDED = np.load(GOLDEN / "ancestral.npz")
@@ -26,7 +26,7 @@ def test_learned_variance_equals_guided_diffusion(tiny_unet, name, steps, step):
 def test_a_guided_draw_equals_guided_diffusion(tiny_unet, tiny_classifier, monkeypatch, name, steps, step):
     monkeypatch.setattr("common.samplers.ancestral.randn_like", lambda *_: tiny_unet.noise[:1])
     schedule, x_t = NoiseSchedule(1000, num_inference_steps=steps), torch.tensor(RECORDED[f"{name}_i{step}_xt"])
-    guide = classifier_guide(tiny_classifier, 0, 100)
+    guide = classifier_guidance(tiny_classifier, 0, 100)
     drawn = ancestral_step(healthy(tiny_unet), x_t, step, schedule)
     np.testing.assert_allclose(drawn, RECORDED[f"{name}_i{step}_sample"], rtol=1e-9, atol=1e-10)
     # guided-diffusion casts mean and gradient to float32 there.
@@ -38,7 +38,7 @@ def test_a_loop_of_50_steps_equals_guided_diffusion(tiny_unet, monkeypatch):
     schedule = NoiseSchedule(1000, num_inference_steps=50)
     draws = iter([torch.roll(tiny_unet.noise, step, dims=-1) for step in range(49, 0, -1)])
     monkeypatch.setattr("common.samplers.ancestral.randn_like", lambda *_: next(draws))
-    drawn = sample(healthy(tiny_unet), tiny_unet.noise, schedule)
+    drawn = denoise(healthy(tiny_unet), tiny_unet.noise, schedule)
     np.testing.assert_allclose(drawn, RECORDED["loop50_end"], rtol=1e-9, atol=1e-10)
 
 
@@ -48,7 +48,7 @@ def test_250_of_1000_steps_leave_the_right_spread():
     recorded_std = recorded["oracle_respacing_test_target_mean0.1_std0.2"]["250"]["respaced"][1]
     model = GaussianModel([0.1], [[0.04]], NoiseSchedule(1000).alphas_cumprod)
     noise = torch.randn(100_000, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = sample(model, noise, schedule, torch.Generator().manual_seed(1), bounds=None)
+    drawn = denoise(model, noise, schedule, torch.Generator().manual_seed(1), bounds=None)
     assert drawn.std().item() == pytest.approx(0.1877, rel=0.02)
     assert drawn.std().item() == pytest.approx(recorded_std, rel=0.02)
     assert drawn.mean().item() == pytest.approx(0.1, abs=0.005)
@@ -56,8 +56,8 @@ def test_250_of_1000_steps_leave_the_right_spread():
 
 def test_an_image_does_not_depend_on_the_rest_of_its_batch(tiny_unet):
     schedule = NoiseSchedule(1000, num_inference_steps=5)
-    together = sample(tiny_unet, tiny_unet.noise, schedule, [torch.Generator().manual_seed(s) for s in (3, 4)])
-    alone = sample(tiny_unet, tiny_unet.noise[1:], schedule, [torch.Generator().manual_seed(4)])
+    together = denoise(tiny_unet, tiny_unet.noise, schedule, [torch.Generator().manual_seed(s) for s in (3, 4)])
+    alone = denoise(tiny_unet, tiny_unet.noise[1:], schedule, [torch.Generator().manual_seed(4)])
     torch.testing.assert_close(together[1:], alone)
 
 
@@ -70,5 +70,28 @@ def test_the_last_step_draws_nothing(tiny_unet):
 
 def test_the_progress_bar_sees_every_step(tiny_unet):
     seen = []
-    sample(tiny_unet, tiny_unet.noise, NoiseSchedule(7), progress=lambda steps: (seen.append(s) or s for s in steps))
+    denoise(tiny_unet, tiny_unet.noise, NoiseSchedule(7), progress=lambda steps: (seen.append(s) or s for s in steps))
     assert seen == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_a_sample_starts_from_the_generators_noise():
+    schedule, seed = NoiseSchedule(1000, num_inference_steps=20), torch.Generator().manual_seed
+    model = GaussianModel([0.1], [[0.04]], NoiseSchedule(1000).alphas_cumprod)
+    noise = torch.randn(3, 1, 1, generator=(generator := seed(2)))
+    expected = denoise(model, noise, schedule, generator)
+    assert torch.equal(sample(model, (3, 1, 1), schedule, generator=seed(2)), expected)
+    assert not torch.equal(sample(model, (3, 1, 1), schedule, generator=seed(3)), expected)
+
+
+def test_a_condition_stands_before_the_noisy_channels():
+    schedule, seen = NoiseSchedule(1000, num_inference_steps=5), []
+
+    def model(x, timesteps):
+        seen.append(x)
+        return torch.zeros_like(x[:, 2:])
+
+    condition = torch.rand(2, 2, 4, 4, dtype=torch.float64)
+    drawn = sample(model, (2, 1, 4, 4), schedule, condition, torch.Generator().manual_seed(0))
+    assert drawn.shape == (2, 1, 4, 4)
+    assert drawn.dtype == torch.float64
+    assert [torch.equal(x[:, :2], condition) for x in seen] == [True] * 5

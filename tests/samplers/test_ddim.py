@@ -4,15 +4,15 @@ import torch
 from conftest import GOLDEN, GaussianModel, TinyUNet, healthy
 
 from common.samplers.ddim import (
-    ddim_decode,
-    ddim_encode,
     ddim_step,
+    decode,
     decoding_levels,
+    encode,
     encoding_levels,
     predict_noise,
     steps_below,
 )
-from common.samplers.guidance import classifier_guide
+from common.samplers.guidance import classifier_guidance
 from common.schedulers import NoiseSchedule
 
 RECORDED = np.load(GOLDEN / "ddim.npz")
@@ -28,7 +28,7 @@ def test_single_steps_equal_guided_diffusion(step, clip, dtype, atol):
     tiny = TinyUNet(dtype)
     x_t = torch.tensor(RECORDED[f"t{step}_xt"], dtype=dtype)
     schedule = NoiseSchedule(1000).like(x_t)
-    guide = classifier_guide(tiny.classify, 0, 100)
+    guide = classifier_guidance(tiny.classify, 0, 100)
     recorded = {"ddim": ((), step), "ddim_guided": ((guide,), step)}
     if step < 999:
         recorded["reverse"] = ((), step + 2)
@@ -47,12 +47,12 @@ def test_the_released_loops_are_authors_mode(clip, precision, monkeypatch):
     modes = {"index_mode": "authors", "clip_mode": CLIP[clip]}
     monkeypatch.setattr("common.samplers.ddim.randn_like", lambda *_: tiny.noise)
     if precision == 64:
-        (start,) = ddim_encode(healthy(tiny), tiny.image, schedule, [1], **modes)
+        start = encode(healthy(tiny), tiny.image, schedule, 1, **modes)
         np.testing.assert_allclose(start, RECORDED[f"L20_clip{clip}_f64_start"], rtol=1e-9, atol=1e-10)
-    (latent,) = ddim_encode(healthy(tiny), tiny.image, schedule, [20], **modes)
+    latent = encode(healthy(tiny), tiny.image, schedule, 20, **modes)
     np.testing.assert_allclose(latent, RECORDED[f"L20_clip{clip}_f{precision}_enc_end"], rtol=tolerance, atol=tolerance)
-    guides = (classifier_guide(tiny.classify, 0, 100),)
-    image = ddim_decode(healthy(tiny), latent, schedule, 20, guides, **modes)
+    guides = (classifier_guidance(tiny.classify, 0, 100),)
+    image = decode(healthy(tiny), latent, schedule, 20, guides, **modes)
     np.testing.assert_allclose(image, RECORDED[f"L20_clip{clip}_f{precision}_dec_end"], rtol=tolerance, atol=tolerance)
 
 
@@ -62,18 +62,18 @@ def test_the_released_loops_are_authors_mode(clip, precision, monkeypatch):
 def test_the_round_trip_of_a_gaussian_has_the_discretisations_error(num_inference_steps, rms):
     schedule = NoiseSchedule(1000, num_inference_steps=num_inference_steps, spacing="trailing")
     model, image = gaussian(200_000)
-    (latent,) = ddim_encode(model, image, schedule, [500])
-    error = (ddim_decode(model, latent, schedule, 500) - image).square().mean().sqrt().item()
+    latent = encode(model, image, schedule, 500)
+    error = (decode(model, latent, schedule, 500) - image).square().mean().sqrt().item()
     assert error == pytest.approx(rms, rel=0.02)
 
 
 def test_heuns_encoder_is_of_second_order():
     model, image = gaussian(1000)
     fine = NoiseSchedule(1000)
-    (exact,) = ddim_encode(model, image, fine, [500], heun=True)
+    exact = encode(model, image, fine, 500, heun=True)
 
     def error(num_steps, heun):
-        (latent,) = ddim_encode(model, image, NoiseSchedule(1000, num_inference_steps=num_steps), [500], heun=heun)
+        latent = encode(model, image, NoiseSchedule(1000, num_inference_steps=num_steps), 500, heun=heun)
         return (latent - exact).abs().mean().item()
 
     assert error(200, heun=True) < 0.1 * error(200, heun=False)
@@ -82,20 +82,20 @@ def test_heuns_encoder_is_of_second_order():
 def test_one_pass_gives_the_latents_of_all_noise_levels(tiny_unet):
     schedule = NoiseSchedule(1000, num_inference_steps=20)
     for mode in ("paper", "paired"):
-        together = ddim_encode(healthy(tiny_unet), tiny_unet.image, schedule, [700, 100, 400], mode)
+        together = encode(healthy(tiny_unet), tiny_unet.image, schedule, [700, 100, 400], mode)
         for level, latent in zip([700, 100, 400], together, strict=True):
-            (alone,) = ddim_encode(healthy(tiny_unet), tiny_unet.image, schedule, [level], mode)
+            alone = encode(healthy(tiny_unet), tiny_unet.image, schedule, level, mode)
             torch.testing.assert_close(latent, alone, rtol=0, atol=0)
 
 
 def test_the_level_of_the_whole_schedule_works():
     model, image = gaussian(100)
     schedule = NoiseSchedule(1000)
-    (latent,) = ddim_encode(model, image, schedule, [1000])
+    latent = encode(model, image, schedule, 1000)
     assert latent.std().item() == pytest.approx(1, abs=0.2)
-    assert (ddim_decode(model, latent, schedule, 1000) - image).abs().mean() < 0.01
+    assert (decode(model, latent, schedule, 1000) - image).abs().mean() < 0.01
     with pytest.raises(ValueError, match="only index_mode 'paper' leaves"):
-        ddim_encode(model, image, schedule, [1000], "paired")
+        encode(model, image, schedule, 1000, "paired")
 
 
 def test_the_network_is_told_the_step_below_each_level():
@@ -106,10 +106,10 @@ def test_the_network_is_told_the_step_below_each_level():
         return torch.zeros_like(x_t)
 
     image, schedule = torch.zeros(1, 1, 2, 2), NoiseSchedule(10)
-    (latent,) = ddim_encode(model, image, schedule, [4])
+    latent = encode(model, image, schedule, 4)
     assert seen == [0, 0, 1, 2]
     seen.clear()
-    ddim_decode(model, latent, schedule, 4)
+    decode(model, latent, schedule, 4)
     assert seen == [3, 2, 1, 0]
 
 
@@ -134,9 +134,9 @@ def test_a_noise_level_outside_the_schedule_is_refused(level):
 
 def test_unknown_modes_are_refused(tiny_unet):
     with pytest.raises(ValueError, match="index_mode must be one of paper, paired, authors, got 'thesis'"):
-        ddim_encode(tiny_unet, tiny_unet.image, NoiseSchedule(10), [5], "thesis")
+        encode(tiny_unet, tiny_unet.image, NoiseSchedule(10), 5, "thesis")
     with pytest.raises(ValueError, match="clip_mode must be one of none, authors, got 'both'"):
-        ddim_decode(tiny_unet, tiny_unet.image, NoiseSchedule(10), 5, clip_mode="both")
+        decode(tiny_unet, tiny_unet.image, NoiseSchedule(10), 5, clip_mode="both")
 
 
 def gaussian(count):

@@ -4,7 +4,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, SaveImaged
 
-from common.transforms.channels import NameCased, SplitChannelsd
+from common.transforms.channels import NameCased, SplitChannelsd, image_stem
 
 AFFINE = torch.diag(torch.tensor([-2.0, 2, 5, 1], dtype=torch.float64))
 NAMES = ("anomaly", "mask")
@@ -68,6 +68,21 @@ def test_files_are_called_as_their_case(tmp_path, case):
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.nii.gz")] == [
         f"{case}/{case}_mask.nii.gz"
     ]
+
+
+@pytest.mark.parametrize(
+    ("file", "stem"),
+    [
+        ("/data/a.nii.gz", "a"),
+        ("a.1.nii", "a.1"),
+        ("view 1.JPG", "view 1"),
+        ("a.npy", "a"),
+        ("1.2.840", "1.2.840"),
+        ("png", "png"),
+    ],
+)
+def test_the_ending_of_an_image_is_not_part_of_its_name(file, stem):
+    assert image_stem(file) == stem
 
 
 def test_without_a_case_an_image_keeps_its_name():

@@ -10,6 +10,7 @@ from common.transforms.grid import (
     add_patch,
     crop,
     from_slices,
+    network_pixel_mm,
     patch_corners,
     pixel_size_mm,
     resample_slices,
@@ -37,6 +38,36 @@ def test_an_image_without_affine_is_refused():
 
 def test_anisotropic_pixels_become_square():
     assert size_at((100, 50, 7), (1.5, 3.0), 3.0) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel_mm", "size"),
+    [
+        ((390, 320), (1.0, 1.0), (256, 210)),
+        ((320, 390), (1.0, 1.0), (210, 256)),
+        ((100, 100), (1.0, 1.0), (256, 256)),
+        ((200, 100, 7), (1.0, 2.0), (256, 256)),
+        ((4000, 3), (1.0, 1.0), (256, 1)),
+    ],
+)
+def test_an_image_without_a_size_in_mm_just_fits_into_a_patch(shape, pixel_mm, size):
+    assert size_at(shape, pixel_mm, network_pixel_mm(None, shape, pixel_mm, (256, 256))) == size
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.tuples(*[st.integers(16, 256)] * 2))
+def test_a_fitted_image_fills_one_side_of_the_patch(width, height, patch_size):
+    size = size_at((width, height), (1, 1), network_pixel_mm(None, (width, height), (1, 1), patch_size))
+    assert all(n <= patch for n, patch in zip(size, patch_size, strict=True))
+    assert any(n == patch for n, patch in zip(size, patch_size, strict=True))
+
+
+def test_where_a_pixel_size_is_wanted_nothing_is_fitted():
+    assert network_pixel_mm(3.0, (390, 320), (1.0, 1.0)) == 3
+
+
+def test_without_a_pixel_size_there_must_be_a_patch():
+    with pytest.raises(ValueError, match="expected patch_size, got none"):
+        network_pixel_mm(None, (390, 320), (1.0, 1.0))
 
 
 def test_the_same_size_changes_nothing():
@@ -109,3 +140,10 @@ def test_masks_stay_masks():
     resampled = ResampleInPlaned("organ", 3.0, "nearest")({"organ": volume})["organ"]
     assert resampled.shape == (1, 10, 18, 4)
     assert set(resampled.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_films_are_fitted_to_the_patch_with_their_masks():
+    film = {"image": MetaTensor(torch.rand(1, 390, 320), affine=torch.eye(4))}
+    film["organ"] = MetaTensor(torch.ones(1, 390, 320), affine=torch.eye(4))
+    resampled = ResampleInPlaned(["image", "organ"], None, ["linear", "nearest"], patch_size=(64, 64))(film)
+    assert resampled["image"].shape == resampled["organ"].shape == (1, 64, 53)

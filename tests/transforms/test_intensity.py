@@ -78,11 +78,23 @@ def test_scaled_images_stay_and_a_window_is_taken_as_it_is():
     torch.testing.assert_close(windowed.flatten(), torch.tensor([0.0, 0.400625, 0.5]))
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-1024, 3071), (0.2, 0.7)])
+def test_a_film_is_scaled_from_its_lowest_value_to_its_highest(low, high):
+    film = torch.linspace(low, high, 12).view(1, 3, 4)
+    scaled = ScaleToUnitd("image", "range")({"image": film})["image"]
+    torch.testing.assert_close(scaled, torch.linspace(0, 1, 12).view(1, 3, 4))
+
+
+def test_each_channel_has_a_range_of_its_own_and_a_constant_one_becomes_0():
+    image = torch.tensor([[[2.0, 6.0]], [[5.0, 5.0]]])
+    assert scale_range(image, *intensity_range(image, "range")).tolist() == [[[0, 1]], [[0, 0]]]
+
+
 def test_an_empty_channel_is_not_divided_by_0():
     image = torch.zeros(1, 3, 3)
     assert torch.equal(scale_range(image, *intensity_range(image)), image)
 
 
 def test_another_word_for_normalize_is_refused():
-    with pytest.raises(ValueError, match="normalize must be 'volume', 'none' or two intensities, got 'slice'"):
+    with pytest.raises(ValueError, match="normalize must be 'volume', 'range', 'none' or two intensities, got 'slice'"):
         intensity_range(torch.ones(1, 2, 2), "slice")

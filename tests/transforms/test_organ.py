@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Orientationd
+from monai.transforms import Orientation, Orientationd
 
-from common.transforms.organ import AddOrgand, TotalSegmentatorOrgand, foreground, segment_structure
+from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
+from common.transforms.organ import (
+    AddOrgand,
+    RightPartd,
+    TotalSegmentatorOrgand,
+    foreground,
+    right_part,
+    segment_structure,
+)
 
 AFFINE = np.diag([-3.0, 3, 5, 1])
 
@@ -134,3 +142,55 @@ def test_only_an_image_without_a_mask_gets_one():
     assert torch.equal(found.affine, image.affine)
     assert AddOrgand(everywhere=True)({"image": image})["organ"].sum() == 32
     assert AddOrgand()({"image": image, "organ": "drawn"})["organ"] == "drawn"
+
+
+def bar(size=12, first=2, last=11):
+    """Return an organ along the first axis, a voxel thick there and wider in one end."""
+    organ = torch.zeros(1, size, 5, 3, dtype=torch.bool)
+    organ[:, first : last + 1, 2, 1] = True
+    organ[:, last, 1:4] = True
+    return organ
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.4, 8), (0.25, 10), (0.01, 11), (1, 2)])
+def test_the_right_part_is_a_share_of_the_extent_and_a_voxel_at_least(share, first):
+    part = right_part(bar(), share)
+    assert part.any((0, 2, 3)).nonzero().flatten().tolist() == list(range(first, 12))
+    assert torch.equal(part[:, first:], bar()[:, first:])
+
+
+def test_along_an_axis_that_points_to_the_left_the_right_part_comes_first():
+    flipped = bar().flip(1)
+    assert torch.equal(right_part(flipped, 0.4, to_right=False), right_part(bar(), 0.4).flip(1))
+    turned = bar().movedim(1, -1)
+    assert torch.equal(right_part(turned, 0.4, axis=-1), right_part(bar(), 0.4).movedim(1, -1))
+
+
+def test_a_slice_has_a_right_part_and_an_empty_mask_none():
+    assert torch.equal(right_part(bar()[..., 1], 0.4), right_part(bar(), 0.4)[..., 1])
+    assert not right_part(torch.zeros(1, 4, 4, dtype=torch.bool), 0.4).any()
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1])
+def test_a_share_beyond_the_organ_is_refused(share):
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\], got"):
+        right_part(bar(), share)
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SRA", "AIL"])
+def test_the_head_of_the_pancreas_lies_beside_the_liver_however_the_volume_is_stored(axcodes):
+    ct = abdomen_ct(0, (60, 48, 12), (4.0, 4.0, 5.0), lesion_organ="pancreas")
+    mask = (ct.organs == ORGANS["pancreas"]).astype(np.float32)
+    organ = MetaTensor(torch.from_numpy(mask[None]), affine=torch.from_numpy(ct.affine))
+    head = RightPartd(0.4)({"organ": Orientation(axcodes=axcodes, labels=None)(organ)})["organ"]
+    x = [
+        np.argwhere(m)[:, 0] for m in (Orientation("RAS", labels=None)(head)[0] > 0, mask, ct.organs == ORGANS["liver"])
+    ]
+    head_x, pancreas_x, liver_x = x
+    assert head_x.max() == pancreas_x.max()
+    assert head_x.min() > pancreas_x.min() + 0.5 * np.ptp(pancreas_x)
+    assert abs(head_x.mean() - liver_x.mean()) < abs(pancreas_x.mean() - liver_x.mean())
+
+
+def test_an_item_without_organ_has_no_right_part():
+    assert RightPartd(0.4)({"image": "as it was"}) == {"image": "as it was"}

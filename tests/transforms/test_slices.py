@@ -4,7 +4,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientation
 
-from common.transforms.slices import UNKNOWN, SampleSlicesd, SliceClassesd, eligible_slices
+from common.transforms.slices import UNKNOWN, DropFaintLesionsd, SampleSlicesd, SliceClassesd, eligible_slices
 
 
 @pytest.fixture
@@ -119,6 +119,13 @@ def test_slices_are_diseased_where_the_label_shows_lesions():
     assert classes_of(item) == [0, 0, 1]
 
 
+def test_lesions_beyond_the_organ_make_no_slice_diseased():
+    label, organ = torch.zeros(1, 4, 5, 3), torch.zeros(1, 4, 5, 3)
+    label[0, 1, 1], organ[0, 1, 1, 0], organ[0, 3, 3] = 1, 1, 1
+    item = {"image": flipped(torch.ones(2, 4, 5, 3)), "label": flipped(label), "organ": flipped(organ)}
+    assert classes_of(item) == [0, 0, 1]
+
+
 def test_tags_count_slices_as_the_file_does(tmp_path):
     (tmp_path / "tags.csv").write_text("slice,label\n0,1\n1,0\n2,0\n")
     item = {"image": flipped(torch.ones(2, 4, 5, 3)), "slice_labels": tmp_path / "tags.csv"}
@@ -153,3 +160,62 @@ def test_wrong_tags_are_refused(tmp_path, content, message):
 def test_a_volume_whose_diseased_slices_nobody_knows_is_refused(tag):
     with pytest.raises(ValueError, match="a: expected a label, slice_labels, or the image_label 0"):
         SliceClassesd()({"case": "a", "image": flipped(torch.ones(2, 4, 5, 3)), **tag})
+
+
+@pytest.fixture
+def contrasts():
+    """Slices 0.5 in the organ with lesions darker by 0, 0.05, 0.1, 0.2 and brighter by 0.2, the last without any."""
+    image, organ, label = (torch.zeros(1, 8, 6, 6) for _ in range(3))
+    organ[:, 1:7, 1:5] = 1
+    label[:, 2:4, 2:4, :5] = 1
+    image[:, 1:7, 1:5] = 0.5
+    image[:, 2:4, 2:4] -= torch.tensor([0, 0.05, 0.1001, 0.2, -0.2, 0])
+    number = torch.arange(6.0).expand(1, 8, 6, 6)
+    return {"image": image, "organ": organ, "label": label, "slice_class": number, "case": "a"}
+
+
+def left(item, min_contrast=0.1):
+    found = DropFaintLesionsd(min_contrast)(item)
+    assert {found[key].shape[-1] for key in ("image", "organ", "label")} == {found["slice_class"].shape[-1]}
+    return found["slice_class"][0, 0, 0].tolist()
+
+
+def test_slices_whose_lesions_hardly_stand_out_are_left_out(contrasts):
+    assert left(contrasts) == [2, 3, 4, 5]
+    assert left(contrasts, 0.3) == [5]
+    assert left(contrasts, 0.0) == [0, 1, 2, 3, 4, 5]
+
+
+def test_only_lesions_and_tissue_in_the_organ_count(contrasts):
+    contrasts["image"][:, 0] = 1
+    contrasts["label"][:, 0] = 1
+    assert left(contrasts) == [2, 3, 4, 5]
+
+
+def test_slices_full_of_lesion_stay(contrasts):
+    contrasts["label"][..., 0] = 1
+    assert left(contrasts) == [0, 2, 3, 4, 5]
+
+
+def test_an_image_that_would_lose_its_last_slice_keeps_it(contrasts):
+    first = {key: value[..., :1] if isinstance(value, torch.Tensor) else value for key, value in contrasts.items()}
+    assert left(first) == [0]
+    flat = {key: value[..., 0] if isinstance(value, torch.Tensor) else value for key, value in contrasts.items()}
+    assert DropFaintLesionsd(0.1)(flat).keys() == flat.keys()
+
+
+def test_without_masks_nothing_is_left_out(contrasts):
+    for key in ("organ", "label"):
+        item = {name: value for name, value in contrasts.items() if name != key}
+        assert DropFaintLesionsd(0.1)(item) == item
+
+
+def test_what_is_left_out_is_counted_once_for_each_case(contrasts, caplog):
+    caplog.set_level("INFO")
+    drop = DropFaintLesionsd(0.1)
+    for case in ("a", "a", "b"):
+        drop({**contrasts, "case": case})
+    assert drop.counts == {"a": (2, 5), "b": (2, 5)}
+    assert len(caplog.messages) == 2
+    assert "a: 2 of 5 slices with lesions are left out of training" in caplog.messages[0]
+    assert caplog.messages[1].endswith("4 of 10 in 2 cases.")

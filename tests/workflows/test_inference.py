@@ -11,7 +11,7 @@ from bundle_runs import ROOT, assert_done, run_bundle
 
 from ci.pack_bundle import pack
 
-OUTPUTS = {"gdpi": ("anomaly", "healthy", "mask", "organ")}
+OUTPUTS = dict.fromkeys(("gdpi", "wolleb_anomaly", "pancreas_anomaly"), ("anomaly", "healthy", "mask", "organ"))
 bundles = pytest.mark.parametrize("bundle", OUTPUTS)
 
 

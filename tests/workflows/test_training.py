@@ -4,8 +4,13 @@ import pytest
 import torch
 from bundle_runs import ROOT, assert_done, run_bundle
 
-STAGES = {"gdpi": ("organ", "diffusion")}
+STAGES = {
+    "gdpi": ("organ", "diffusion"),
+    "wolleb_anomaly": ("classifier", "regressor", "segmenter", "diffusion"),
+    "pancreas_anomaly": ("organ", "classifier", "diffusion"),
+}
 """Parts of each bundle's container, the main one last."""
+BASELINES = {"gdpi": {"ae", "vae", "dae"}, "wolleb_anomaly": {"vae"}, "pancreas_anomaly": {"vae"}}
 bundles = pytest.mark.parametrize("bundle", STAGES)
 pytestmark = pytest.mark.slow
 
@@ -103,7 +108,8 @@ def test_mlflow_follows_a_training(bundle, tmp_path):
     assert list(tmp_path.rglob("mlruns*"))
 
 
-def test_gdpis_baselines_train(tmp_path):
+@bundles
+def test_baselines_train(bundle, tmp_path):
     options = {"output_dir": tmp_path, "model_path": tmp_path / "baselines" / "model.pt"}
-    assert_done(run_bundle("gdpi", "baselines", **options))
-    assert set(parts(options["model_path"])) >= {"ae", "vae", "dae"}
+    assert_done(run_bundle(bundle, "baselines", **options))
+    assert set(parts(options["model_path"])) >= BASELINES[bundle]

@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from ..checks import read_film
+from ..checks import FILM_AFFINE, check_film, read_film
 from .scans import Channel, Scan, Volume, some
 
 LEFT_OUT = {
@@ -90,4 +88,6 @@ def _scan(table: Path, path: str, diseased: bool) -> Scan:
 
 
 def _read(file: Path, diseased: bool) -> Volume:
-    return Volume((Channel(read_film(file), file),), np.eye(4), diseased=diseased)
+    pixels = read_film(file)
+    check_film(pixels, file)
+    return Volume((Channel(pixels, file),), FILM_AFFINE, diseased=diseased)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...transforms.channels import nifti_stem
+from ...transforms.channels import image_stem
 from ..checks import BadFileError, check_ct, check_same_grid, read_nifti
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Volume(NamedTuple):
 
     Attributes:
         channels: in the order in which they are stacked.
-        affine: voxel to world in mm, RAS; the identity for a film, whose pixels have no place in the world.
+        affine: voxel to world in mm, RAS; ``FILM_AFFINE`` for a film.
         organ: true in the organ and its lesions; None where nobody has drawn it.
         label: true in the lesions, or 1 and more by their parts; None where nobody has drawn them.
         diseased: whether there are lesions, where this is known without a label.
@@ -136,7 +136,7 @@ def by_name(paths: Iterable[Path]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(paths):
         if path.is_file() and re.fullmatch(r"[^.].*\.nii(\.gz)?", path.name):
-            name = nifti_stem(path)
+            name = image_stem(path)
             if name in files:
                 raise ValueError(f"expected one file called {name}, got {files[name]} and {path}.")
             files[name] = path
