@@ -49,7 +49,7 @@ RECIPES = {
     ),
     "wolleb_anomaly": Recipe(
         phantom="brain_mr",
-        demo={"training": 2, "validation": 2, "testing": 3, "healthy_testing": 2, "shape": (64, 76, 7)},
+        demo={"training": 2, "validation": 2, "testing": 3, "healthy_testing": 1, "shape": (64, 76, 6)},
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
         trainings=(
             (
