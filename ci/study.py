@@ -151,18 +151,23 @@ def _inferer(name: str, options: Mapping[str, Any], **more: Any) -> dict[str, An
 
 
 def noise_encoding_methods(
-    default_radius: Sequence[int], options: Mapping[str, Any], controls: Mapping[str, dict[str, Any]]
+    default_radius: Sequence[int],
+    paper: tuple[int, float],
+    options: Mapping[str, Any],
+    controls: Mapping[str, dict[str, Any]],
 ) -> list[Method]:
     """Return the rows that noise encoding is compared in; the first is the bundle's default.
 
     Args:
         default_radius: the bundle's ``median_radius``.
+        paper: its noise level and guidance scale.
         options: that all inferers are made with.
         controls: settings without a network, by the name of the row.
     """
     noise = _inferer("translation.NoiseTranslationInferer", {**options, **DIFFUSION_KEYS})
     settings: dict[str, tuple[dict[str, Any], bool]] = {
         "noise encoding and guidance": ({}, False),
+        "the paper's noise level and scale": ({"noise_level": paper[0], "guidance_scale": paper[1]}, False),
         "s = 0, conditioning alone": ({"guidance_scale": 0.0}, False),
         "DDPM, random noise in place of the encoding": (noise, True),
         "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, True),
@@ -242,6 +247,7 @@ STUDIES = {
         write=brain_mr,
         methods=partial(
             noise_encoding_methods,
+            paper=(500, 100.0),
             options=BRAIN_KEYS,
             controls={
                 "distance to the median of the head": _inferer("comparisons.MedianTranslationInferer", BRAIN_KEYS),
@@ -261,12 +267,13 @@ STUDIES = {
         write=pancreas_ct,
         methods=partial(
             noise_encoding_methods,
+            paper=(300, 5.0),
             options=HEAD_KEYS,
             controls={
                 "distance to the median of the organ": _inferer("comparisons.MedianTranslationInferer", HEAD_KEYS)
             },
         ),
-        tuning=partial(noise_encoding_tuning, (100, 200, 300), (0.0, 5.0, 10.0, 30.0, 100.0, 300.0)),
+        tuning=partial(noise_encoding_tuning, (100, 200, 300), (0.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0)),
         answer=0,
         score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
         organ=_pancreas_head,
