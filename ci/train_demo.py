@@ -69,7 +69,7 @@ RECIPES = {
     ),
     "pancreas_anomaly": Recipe(
         phantom="pancreas_ct",
-        demo={"training": 2, "validation": 2, "testing": 5},
+        demo={"training": 2, "validation": 2, "testing": 5, "shape": (120, 96, 8)},
         data={"training": 320, "validation": 12},
         trainings=(
             (
