@@ -214,7 +214,6 @@ class Study(NamedTuple):
         answer_settings: keys of all configs that methods answer with.
         otsu: thresholds are means of Otsu's on validation patients, not those of the largest Dice.
         decimals: of the scores that are counted, so that few differ.
-        display: how images and maps are shown.
         pairs: rows that are also compared with one another, each method with its control.
     """
 
@@ -228,7 +227,6 @@ class Study(NamedTuple):
     answer_settings: Mapping[str, Any] = {}
     otsu: bool = False
     decimals: int = 1
-    display: Display = CT
     pairs: Mapping[str, str] = {}
 
 
@@ -244,7 +242,7 @@ STUDIES = {
         pairs={f"GDPI, filter {r}": f"control: median in the hole, filter {r}" for r in FILTERS},
     ),
     "wolleb_anomaly": Study(
-        write=brain_mr,
+        write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
         methods=partial(
             noise_encoding_methods,
             paper=(500, 100.0),
@@ -261,10 +259,9 @@ STUDIES = {
         answer_settings={"median_radius": 0},
         otsu=True,
         decimals=3,
-        display=Display(channel=FLAIR, window=None, map_window=(0.0, 1.0), unit="of the scaled intensities"),
     ),
     "pancreas_anomaly": Study(
-        write=pancreas_ct,
+        write=partial(pancreas_ct, shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
         methods=partial(
             noise_encoding_methods,
             paper=(300, 5.0),
@@ -273,14 +270,13 @@ STUDIES = {
                 "distance to the median of the organ": _inferer("comparisons.MedianTranslationInferer", HEAD_KEYS)
             },
         ),
-        tuning=partial(noise_encoding_tuning, (100, 200, 300), (0.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0)),
+        tuning=partial(noise_encoding_tuning, (200, 300), (0.0, 10.0, 50.0, 100.0)),
         answer=0,
         score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
         organ=_pancreas_head,
         case_settings={"organ_source": "file"},
         answer_settings={"median_radius": 0},
         decimals=3,
-        display=Display(window=(-20.0, 140.0), map_window=(0.0, 0.5), unit="of the scaled intensities"),
     ),
 }
 
@@ -364,13 +360,20 @@ EXPLANATION = (
 )
 
 
+def display_of(bundle: str) -> Display:
+    """Return how a bundle's own report shows images and maps."""
+    parser = bundle_parser(bundle, "inference")
+    return parser.get_parsed_content("display") if "display" in parser else CT
+
+
 def read_cases(bundle: str, dataset_dir: Path, split: str) -> Iterator[Case]:
     """Yield the cases of a data set as the bundle's own preprocessing gives them."""
     plan = STUDIES[bundle]
     settings = {"dataset_dir": str(dataset_dir), "split": split, **plan.case_settings}
+    channel = display_of(bundle).channel
     for item in bundle_parser(bundle, "inference", **settings).get_parsed_content("dataset"):
         inputs, truth = item["image"], item["label"]
-        image, organ = inputs[plan.display.channel].numpy(), plan.organ(inputs).numpy()
+        image, organ = inputs[channel].numpy(), plan.organ(inputs).numpy()
         lesions = (truth[0].numpy() > 0) & organ
         yield Case(str(item["case"]), inputs[None], image, organ, lesions, [float(s) for s in inputs.pixdim])
 
@@ -499,10 +502,10 @@ def panels(
     with_lesions = [i for i, case in enumerate(cases) if case.truth.any()]
     order = sorted(with_lesions, key=lambda i: -records[i].row["ap"])
     chosen = [order[0], order[len(order) // 2], order[-1]]
-    plan, rows = STUDIES[bundle], []
+    plan, display, rows = STUDIES[bundle], display_of(bundle), []
     for index in chosen:
         case = cases[index]
-        window = plan.display.window_of(case.image)
+        window = display.window_of(case.image)
         z = int(case.truth.sum((0, 1)).argmax())
         here: Any = (*box_around(case.organ, margin=4), z)
         outlines = {"lime": case.truth[here]}
@@ -512,7 +515,7 @@ def panels(
             for name, radius in method.rows.items():
                 if _in_figures(name):
                     scores = plan.score(case, answer, radius)
-                    row.append(Panel(name, case.image[here], scores[here], outlines, window, plan.display.map_window))
+                    row.append(Panel(name, case.image[here], scores[here], outlines, window, display.map_window))
         rows.append(row)
     return panel_grid(rows)
 

@@ -88,7 +88,8 @@ def list_cases(
         dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), one file, a folder of files,
             one DICOM series or a folder of DICOM series. Without ``dataset.json`` all images are cases of any split;
             their masks are beside them, ``<case>_liver`` or ``<case>_organ``, ``<case>_label``, ``<case>_wanted``. For
-            MR, files whose names differ in one of the words of ``SEQUENCES`` are the channels of one case.
+            MR, files whose names differ in one of the words of ``SEQUENCES`` are the channels of one case; they may lie
+            in folders of the folder.
         split: ``training``, ``validation`` or ``testing``.
         organ_source: ``file`` demands an organ mask for each case, ``network`` and ``totalsegmentator`` ignore those
             there are, ``auto`` takes what there is.
@@ -248,16 +249,27 @@ def _found(source: Path, split: str, modality: str) -> list[dict[str, Any]]:
         return _items_of_dataset(source / "dataset.json", split)
     if source.is_file():
         return [_with_masks(source)]
-    files = [path for path in sorted(source.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    endings = FILMS if modality == "xray" else (".nii", ".nii.gz")
-    readable = (path for path in files if path.name.lower().endswith(endings))
-    images = [path for path in readable if not image_stem(path).endswith(MASK_SUFFIXES)]
-    if images and modality == "mr":
-        return _grouped_by_sequence(images)
+    images = _images_in(source, modality)
+    if modality == "mr":
+        return _grouped_by_sequence(
+            images or [path for folder in _folders_in(source) for path in _images_in(folder, modality)]
+        )
     if images or modality == "xray":
         return [_with_masks(path) for path in images]
-    folders = [source, *sorted(path for path in source.rglob("*") if path.is_dir())]
+    folders = [source, *_folders_in(source)]
     return [{"image": str(folder), "case": _folder_name(folder, source)} for folder in folders if _holds_dicom(folder)]
+
+
+def _images_in(folder: Path, modality: str) -> list[Path]:
+    """Return the files in a folder that hold images, not masks."""
+    endings = FILMS if modality == "xray" else (".nii", ".nii.gz")
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    readable = (path for path in files if path.name.lower().endswith(endings))
+    return [path for path in readable if not image_stem(path).endswith(MASK_SUFFIXES)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_dir())
 
 
 def _grouped_by_sequence(images: Sequence[Path]) -> list[dict[str, Any]]:

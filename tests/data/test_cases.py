@@ -421,6 +421,13 @@ def test_files_of_the_sequences_of_a_head_are_one_case(tmp_path, name, words, ca
     assert found["image"] == [str(tmp_path / name.format(word)) for word in words]
 
 
+def test_each_case_may_have_a_folder_of_its_own(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_heads(tmp_path / name, f"{name}_{{}}.nii.gz")
+    assert names(listed(tmp_path, modality="mr")) == ["a", "b"]
+
+
 def test_cases_without_what_is_required_are_left_out(tmp_path):
     write_heads(tmp_path, "a_{}.nii.gz")
     with pytest.raises(FileNotFoundError, match="expected testing cases with wanted, got none"):
