@@ -59,6 +59,9 @@ def record(src: str) -> None:
     kept = [n for n in loops.files if n.startswith("L20_") and not n.endswith("_all")]
     recorded = {name: single[name] for name in single.files} | {name: loops[name] for name in kept}
     np.savez_compressed(GOLDEN / "ddim.npz", **recorded)
+    cdm = np.load(guided / "e_cdm.npz")
+    kept = [name for name in cdm.files if not name.endswith(("_noisy", "_a", "_b", "_batchnorm"))]
+    np.savez_compressed(GOLDEN / "condition_difference.npz", **{name: cdm[name] for name in kept})
     networks = np.load(guided / "network.npz")
     np.savez_compressed(GOLDEN / "guided_networks.npz", **{name: networks[name] for name in networks.files})
     _write("guided_network_keys.json", _read(guided / "network_keys.json"))
