@@ -172,7 +172,7 @@ def noise_encoding_methods(
         "DDPM, random noise in place of the encoding": (noise, True),
         "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, True),
         "saliency of the classifier": (_inferer("comparisons.AttributionInferer", options), False),
-        "Grad-CAM of the classifier": (_inferer("comparisons.AttributionInferer", options, layer="norm"), False),
+        "Grad-CAM of the classifier": (_inferer("comparisons.AttributionInferer", options, method="grad_cam"), False),
         **{f"control: {name}": (keys, False) for name, keys in controls.items()},
     }
     return [

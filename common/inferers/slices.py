@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 from torch import Tensor, nn
 
-from ..samplers.noise import NoisePredictor
 from ..transforms.grid import add_patch, crop, network_pixel_mm, patch_corners, pixel_size_mm, to_canvas
 from ..transforms.organ import fill_holes
 
@@ -183,8 +182,10 @@ def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
 
 def noise_predictor(
     network: nn.Module, amp: bool = False, compile: bool = False, label: int | None = None
-) -> NoisePredictor:
+) -> Callable[..., Tensor]:
     """Return a MONAI diffusion network as samplers call it: of the images' dtype, whatever it computes in.
+
+    Samplers that tell it conditions themselves give them as a third argument.
 
     Args:
         network: ``DiffusionModelUNet``.
@@ -196,8 +197,10 @@ def noise_predictor(
     if compile and network._compiled_call_impl is None:
         network.compile()
 
-    def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
-        classes = {} if label is None else {"class_labels": torch.full_like(timesteps, label)}
+    def predict(x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+        if label is not None:
+            condition = torch.full_like(timesteps, label)
+        classes = {} if condition is None else {"class_labels": condition}
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=amp):
             return network(x_t, timesteps, **classes).to(x_t.dtype)
 

@@ -142,14 +142,23 @@ class TranslationInferer(SliceInferer):
         results = []
         for change in answers[:, 1:].split(c, dim=1):
             change = torch.where(organ, resample_slices(change, size), 0.0)
-            magnitude = change.abs().sum(1, keepdim=True)
-            anomaly = per_slice(smooth_in, organ, magnitude, radius=self.filter_radius(size, pixel_mm))
+            scores = self.scores(change, organ)
+            anomaly = per_slice(smooth_in, organ, scores, radius=self.filter_radius(size, pixel_mm))
             mask = (anomaly >= self.threshold_of(anomaly, network)) & organ
             translated = from_slices(change, volume.ndim - 1) * (high - low) + volume[:c]
             rest = torch.cat([mask.float(), organ.float(), probability], dim=1)
             parts = (from_slices(anomaly, volume.ndim - 1), translated, from_slices(rest, volume.ndim - 1))
             results.append(torch.cat(parts))
         return results
+
+    def scores(self, change: Tensor, organ: Tensor) -> Tensor:
+        """Return the map, before its filter, of what a translation has changed, shape (S, 1, X, Y).
+
+        Args:
+            change: in scaled intensities, 0 outside the organ, shape (S, C, X, Y).
+            organ: bool, shape (S, 1, X, Y).
+        """
+        return change.abs().sum(1, keepdim=True)
 
     def find_organ(self, image: Tensor, coarse: Tensor, network: nn.Module) -> Tensor:
         """Return where to search, bool, shape (S, 1, X, Y).
@@ -283,7 +292,7 @@ class DdimTranslationInferer(DiffusionTranslationInferer):
         modes: dict[str, Any] = {
             "index_mode": self.index_mode,
             "clip_mode": self.clip_mode,
-            "progress": partial(_ticking, bar),
+            "progress": partial(ticking, bar),
         }
         latents = encode(
             encoder, batch.image, self.schedule, self.noise_levels, heun=self.heun, generator=generators, **modes
@@ -310,10 +319,8 @@ class NoiseTranslationInferer(DiffusionTranslationInferer):
         for level, task, scale in product(self.noise_levels, self.tasks, self.guidance_scales):
             steps = steps_below(level, schedule)
             noisy = schedule.add_noise(batch.image, randn_like(batch.image, generators), steps - 1)
-            guides, ticking = self.guides(task, scale, batch, network), partial(_ticking, bar)
-            versions.append(
-                denoise(model, noisy, schedule, generators, guides=guides, num_steps=steps, progress=ticking)
-            )
+            guides, ticks = self.guides(task, scale, batch, network), partial(ticking, bar)
+            versions.append(denoise(model, noisy, schedule, generators, guides=guides, num_steps=steps, progress=ticks))
         return versions
 
     def num_steps(self) -> int:
@@ -322,7 +329,8 @@ class NoiseTranslationInferer(DiffusionTranslationInferer):
         return steps * len(self.tasks) * len(self.guidance_scales)
 
 
-def _ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
+def ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
+    """Yield what is given and move a progress bar on after each."""
     for transition in transitions:
         yield transition
         bar.update()
