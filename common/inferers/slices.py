@@ -150,7 +150,7 @@ def in_patches(
         patches: where they lie.
         patch_size: pixels along X and Y.
         batch_size: patches in a batch.
-        num_samples: how often each batch is done, with other generators.
+        num_samples: how often each patch is done, with other generators; they share batches.
         seed: of all generators; those of a patch do not depend on the other patches of its batch.
 
     Returns:
@@ -159,19 +159,20 @@ def in_patches(
     """
     first = images[0][0]
     total = count = torch.zeros_like(first[:, :1])
-    for start in range(0, len(patches), batch_size):
-        batch = patches[start : start + batch_size]
+    draws = [(patch, sample) for patch in patches for sample in range(num_samples)]
+    for start in range(0, len(draws), batch_size):
+        batch = draws[start : start + batch_size]
         cropped = [
-            torch.stack([crop(x[p.slice_index], p.corner, patch_size, beyond) for p in batch]) for x, beyond in images
+            torch.stack([crop(x[p.slice_index], p.corner, patch_size, beyond) for p, _ in batch])
+            for x, beyond in images
         ]
-        for sample in range(num_samples):
-            generators = [_generator(first.device, seed, sample, p.slice_index, *p.corner) for p in batch]
-            answers = function(*cropped, generators)
-            if start == sample == 0:
-                total = total.repeat(1, answers.shape[1], 1, 1)
-            for p, answer in zip(batch, answers, strict=True):
-                add_patch(total[p.slice_index], answer, p.corner)
-                add_patch(count[p.slice_index], torch.ones_like(answer[:1]), p.corner)
+        generators = [_generator(first.device, seed, k, p.slice_index, *p.corner) for p, k in batch]
+        answers = function(*cropped, generators)
+        if start == 0:
+            total = total.repeat(1, answers.shape[1], 1, 1)
+        for (p, _), answer in zip(batch, answers, strict=True):
+            add_patch(total[p.slice_index], answer, p.corner)
+            add_patch(count[p.slice_index], torch.ones_like(answer[:1]), p.corner)
     return total / count.clamp(min=1), count > 0
 
 

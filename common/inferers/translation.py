@@ -17,13 +17,9 @@ from ..samplers.guidance import Guide
 from ..samplers.noise import randn_like
 from ..schedulers import NoiseSchedule
 from ..transforms.anomaly import smooth_in
-from ..transforms.grid import from_slices, resample_slices, size_at, to_slices
-from ..transforms.intensity import intensity_range, scale_range
-from ..transforms.organ import foreground, right_part
-from .slices import SliceInferer, in_patches, noise_predictor, patches_around, per_slice
-
-ORGANS = ("foreground", "network", "image")
-"""Where to search without an organ mask: where a channel is above 0, what the part ``organ`` finds, or everywhere."""
+from ..transforms.grid import from_slices, resample_slices, to_slices
+from .scaled import ScaledSliceInferer
+from .slices import Patch, in_patches, noise_predictor, per_slice
 
 Generators = list[torch.Generator]
 Task = Mapping[str, Callable[..., Guide]]
@@ -44,62 +40,30 @@ class Batch(NamedTuple):
     wanted: Tensor
 
 
-class TranslationInferer(SliceInferer):
+class TranslationInferer(ScaledSliceInferer):
     """Compare images with translated versions of themselves; what translates is left to subclasses.
 
-    Intensities are scaled to [0, 1] and slices resampled to the network's pixels; what the translation changes there is
-    brought to the image's own grid and intensities, and added to the image. So fine detail that the network's grid
-    cannot show is in both images, and not in the map, which is the sum over channels of the change's magnitude in
-    scaled intensities (Wolleb et al. 2022, Algorithm 1).
-
-    The inputs are the channels of an image, then ``wanted`` if ``with_wanted``, then the organ's mask if there is one.
+    What the translation changes on the network's grid is brought to the image's own grid and intensities, and added to
+    the image. So fine detail that the network's grid cannot show is in both images, and not in the map, which is the
+    sum over channels of the change's magnitude in scaled intensities (Wolleb et al. 2022, Algorithm 1).
 
     Args:
-        patch_size: the networks' input, pixels along X and Y.
-        num_channels: of the image.
-        normalize: see ``intensity_range``.
-        percentile: see ``intensity_range``.
-        organ: where to search without an organ mask, one of ``ORGANS``.
-        only_organ: set what lies outside the organ to 0 for the networks.
-        right_share: of the organ, however it was found, the ``right_part`` is searched.
-        slice_range: first and last slice that are translated, counted from the feet; None translates all.
         with_wanted: the inputs have a channel with the mask of what the translation shall show.
         classifier: part that tells the probability of disease, None without.
-        margin: pixels that a patch shows around the organ at least, if ``pixel_mm`` is given; else it shows the image.
         relative_threshold: the mask's threshold as a share of the map's highest value in the slice, as Babaei et al.
             2024 set it, instead of the weights' own; a slice that changes at all then has a mask.
-        seed: of all draws.
-        options: see ``SliceInferer``.
-
-    Raises:
-        ValueError: if ``organ`` is none of ``ORGANS``.
+        options: see ``ScaledSliceInferer``.
     """
 
     def __init__(
         self,
-        patch_size: Sequence[int],
-        num_channels: int = 1,
-        normalize: str | Sequence[float] = "volume",
-        percentile: float = 99.0,
-        organ: str = "foreground",
-        only_organ: bool = False,
-        right_share: float = 1.0,
-        slice_range: Sequence[int] | None = None,
         with_wanted: bool = False,
         classifier: str | None = "classifier",
-        margin: int = 2,
         relative_threshold: float | None = None,
-        seed: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if organ not in ORGANS:
-            raise ValueError(f"organ must be one of {', '.join(ORGANS)}, got {organ!r}.")
-        self.patch_size, self.num_channels, self.margin, self.seed = patch_size, num_channels, margin, seed
-        self.intensity_range = partial(intensity_range, normalize=normalize, percentile=percentile)
-        self.organ, self.only_organ, self.right_share = organ, only_organ, right_share
-        self.slice_range, self.with_wanted = slice_range, with_wanted
-        self.classifier, self.relative_threshold = classifier, relative_threshold
+        self.with_wanted, self.classifier, self.relative_threshold = with_wanted, classifier, relative_threshold
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return map, translated image (C channels), mask, organ and probability of disease in each slice."""
@@ -111,33 +75,11 @@ class TranslationInferer(SliceInferer):
         Raises:
             ValueError: if there are fewer channels than the network needs, or no organ to search in.
         """
-        c = self.num_channels
-        expected = range(c + self.with_wanted, c + self.with_wanted + 2)
-        if len(volume) not in expected:
-            raise ValueError(
-                f"expected an image of {c} channels{' and what is wanted' if self.with_wanted else ''}, "
-                f"perhaps an organ mask; got {len(volume)} channels."
-            )
-        low, high = self.intensity_range(volume[:c])
-        image = to_slices(scale_range(volume[:c], low, high))
-        wanted = to_slices(volume[c : c + 1] > 0) if self.with_wanted else torch.zeros_like(image[:, :1])
-        size = image.shape[2:]
-        coarse_size = size_at(size, pixel_mm, self.network_mm(size, pixel_mm))
-        coarse = resample_slices(image, coarse_size)
-        drawn = len(volume) == expected[-1]
-        organ = to_slices(volume[-1:] > 0) if drawn else self.find_organ(image, coarse, network)
-        organ = right_part(organ, self.right_share, axis=2)
-        if self.slice_range is not None:
-            first, last = self.slice_range
-            organ[:first], organ[last + 1 :] = False, False
-        if not organ.any():
-            raise ValueError("there is nothing to search in: the organ is empty in all slices of slice_range.")
-
-        coarse_organ = resample_slices(organ.float(), coarse_size) > 0.5
-        coarse_wanted = resample_slices(wanted.float(), coarse_size) > 0.5
-        if self.only_organ:
-            coarse = torch.where(coarse_organ, coarse, 0.0)
-        answers = self.answers(Batch(coarse, coarse_organ, coarse_wanted), network)
+        c, slices = self.num_channels, self.slices(volume, pixel_mm, network, "what is wanted" * self.with_wanted)
+        organ, size = slices.organ, slices.organ.shape[2:]
+        wanted = to_slices(volume[c : c + 1] > 0).float() if self.with_wanted else torch.zeros_like(organ.float())
+        coarse_wanted = resample_slices(wanted, slices.coarse.shape[2:]) > 0.5
+        answers = self.answers(Batch(slices.coarse, slices.coarse_organ, coarse_wanted), self.patches(slices), network)
         probability = resample_slices(answers[:, :1], size, "nearest")
         results = []
         for change in answers[:, 1:].split(c, dim=1):
@@ -145,7 +87,7 @@ class TranslationInferer(SliceInferer):
             scores = self.scores(change, organ)
             anomaly = per_slice(smooth_in, organ, scores, radius=self.filter_radius(size, pixel_mm))
             mask = (anomaly >= self.threshold_of(anomaly, network)) & organ
-            translated = from_slices(change, volume.ndim - 1) * (high - low) + volume[:c]
+            translated = from_slices(change, volume.ndim - 1) * (slices.high - slices.low) + volume[:c]
             rest = torch.cat([mask.float(), organ.float(), probability], dim=1)
             parts = (from_slices(anomaly, volume.ndim - 1), translated, from_slices(rest, volume.ndim - 1))
             results.append(torch.cat(parts))
@@ -160,24 +102,8 @@ class TranslationInferer(SliceInferer):
         """
         return change.abs().sum(1, keepdim=True)
 
-    def find_organ(self, image: Tensor, coarse: Tensor, network: nn.Module) -> Tensor:
-        """Return where to search, bool, shape (S, 1, X, Y).
-
-        Args:
-            image: in [0, 1], shape (S, C, X, Y).
-            coarse: the same on the network's grid.
-            network: the container.
-        """
-        if self.organ == "image":
-            return torch.ones_like(image[:, :1], dtype=torch.bool)
-        if self.organ == "foreground":
-            return to_slices(foreground(image.movedim(0, -1)))
-        return resample_slices(self.segment_organ(coarse, network, 0.0).float(), image.shape[2:]) > 0.5
-
-    def answers(self, slices: Batch, network: nn.Module) -> Tensor:
+    def answers(self, slices: Batch, where: Sequence[Patch], network: nn.Module) -> Tensor:
         """Return the probability of disease and the changes of all versions, shape (S, 1 + versions * C, x, y)."""
-        margin = 0 if self.pixel_mm is None else self.margin
-        where = list(patches_around(slices.organ, slices.organ, self.patch_size, margin))
         images = [(slices.image, 0.0), (slices.organ, 0), (slices.wanted, 0)]
         total = -(-len(where) // self.slice_batch_size) * self.num_steps()
         with tqdm(total=total, disable=not self.progress, leave=False) as bar:

@@ -1,0 +1,151 @@
+"""Segmentations with their uncertainty: masks that a diffusion model, or what it is compared with, draws many times."""
+
+from abc import abstractmethod
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..samplers.ancestral import sample
+from ..samplers.noise import randn_like
+from ..schedulers import NoiseSchedule
+from ..transforms.grid import from_slices, resample_slices
+from .scaled import ScaledSliceInferer
+from .slices import in_patches, noise_predictor
+from .translation import Generators, ticking
+
+AVERAGES = ("samples", "masks")
+
+
+class EnsembleInferer(ScaledSliceInferer):
+    """Segment each slice several times; what draws a segmentation is left to subclasses.
+
+    The result has the mean and the variance over the draws for each region, then one mask, then the head, where alone
+    there is something. Regions lie within one another, as whole tumour, core and enhancing tumour do: the mask counts
+    those that a voxel belongs to.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Implicit Image Segmentation Ensembles".
+
+    Args:
+        num_regions: that are segmented.
+        num_samples: draws, the ensemble's members.
+        average: of the ``samples`` as they are drawn, or of the ``masks`` above the threshold.
+        part: name of the network in the container.
+        options: see ``ScaledSliceInferer``; ``threshold`` is that of the mean.
+
+    Raises:
+        ValueError: if ``average`` is unknown.
+    """
+
+    def __init__(
+        self,
+        num_regions: int = 1,
+        num_samples: int = 5,
+        average: str = "samples",
+        part: str = "diffusion",
+        threshold: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(threshold=threshold, **options)
+        if average not in AVERAGES:
+            raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
+        self.num_regions, self.num_samples, self.average, self.part = num_regions, num_samples, average, part
+
+    def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
+        """Return mean and variance of each region, the mask, and the head."""
+        slices = self.slices(volume, pixel_mm, network)
+        where, size = self.patches(slices), slices.organ.shape[2:]
+        batches = -(-len(where) * self.num_samples // self.slice_batch_size)
+        with tqdm(total=batches * self.num_steps(), disable=not self.progress, leave=False) as bar:
+
+            def moments(image: Tensor, generators: Generators) -> Tensor:
+                drawn = self.draw(image, network, generators, bar)
+                if self.average == "masks":
+                    drawn = (drawn > self.threshold).float()
+                return torch.cat([drawn, drawn.square()], dim=1)
+
+            draws = (self.slice_batch_size, self.num_samples, self.seed)
+            found = in_patches(moments, [(slices.coarse, 0.0)], where, self.patch_size, *draws)[0]
+        mean, square = found.split(self.num_regions, dim=1)
+        maps = torch.cat([mean, (square - mean.square()).clamp(min=0)], dim=1)
+        maps = torch.where(slices.organ, resample_slices(maps, size), 0.0)
+        mask = (maps[:, : self.num_regions] > self.threshold).float().sum(1, keepdim=True)
+        return from_slices(torch.cat([maps, mask, slices.organ.float()], dim=1), volume.ndim - 1)
+
+    def num_steps(self) -> int:
+        """Return how often ``draw`` will update the progress bar."""
+        return 1
+
+    @abstractmethod
+    def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
+        """Return a segmentation of each image, about 1 in a region, shape (B, num_regions, *patch_size).
+
+        Args:
+            image: in [0, 1], shape (B, C, *patch_size).
+            network: the container.
+            generators: one for each image.
+            bar: to be updated after each step.
+        """
+
+
+class DiffusionEnsembleInferer(EnsembleInferer):
+    """Masks drawn by a diffusion model that sees the image beside the noisy mask.
+
+    Args:
+        schedule: of the steps to make.
+        compile: ``torch.compile`` for the network.
+        options: see ``EnsembleInferer``.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, compile: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.schedule, self.compile = schedule, compile
+
+    def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
+        """Return DDPM samples."""
+        model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
+        shape = (len(image), self.num_regions, *image.shape[2:])
+        return sample(model, shape, self.schedule, image, generators, progress=partial(ticking, bar))
+
+    def num_steps(self) -> int:
+        """Return the steps of the schedule."""
+        return len(self.schedule)
+
+
+class SegmenterEnsembleInferer(EnsembleInferer):
+    """Probabilities of a network without diffusion, with one of two other sources of uncertainty, or with none.
+
+    Sources: Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation"; Kendall and Gal 2017, "What Uncertainties
+    Do We Need in Bayesian Deep Learning for Computer Vision?", Eq. 12.
+
+    Args:
+        dropout: the network's dropout stays on; a seed gives the same draws for the same batches.
+        options: see ``EnsembleInferer``. A network with twice as many outputs as there are regions gives logits and
+            logarithms of their variances; each draw is one of such logits.
+    """
+
+    def __init__(self, dropout: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.dropout = dropout
+
+    def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
+        """Return probabilities."""
+        segmenter = network.get_submodule(self.part)
+        switched = [m for m in segmenter.modules() if self.dropout and isinstance(m, nn.modules.dropout._DropoutNd)]
+        training = [module.training for module in switched]
+        bar.update()
+        with torch.random.fork_rng(devices=[image.device] if image.device.type == "cuda" else []):
+            torch.manual_seed(generators[0].initial_seed())  # dropout draws from the global generator
+            for module in switched:
+                module.train()
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
+                output = segmenter(image).float()
+            for module, was in zip(switched, training, strict=True):
+                module.train(was)
+        if output.shape[1] > self.num_regions:
+            output, log_variance = output.split(self.num_regions, dim=1)
+            noise = randn_like(output, generators)
+            output = output + (0.5 * log_variance).exp() * noise
+        return output.sigmoid()

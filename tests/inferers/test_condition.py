@@ -1,0 +1,123 @@
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from common.inferers.condition import ConditionDifferenceInferer
+from common.networks.parts import NetworkParts
+from common.schedulers import NoiseSchedule
+
+SCHEDULE = NoiseSchedule(100)
+OPTIONS = {"patch_size": (24, 24), "pixel_mm": 2.0, "threshold": 0.5, "progress": False, "noise_level": 40}
+LESION = (slice(10, 14), slice(10, 14))
+
+
+class LesionWhereDiseased(nn.Module):
+    """The exact noise predictor for pixels of deviation 0.1 around 0.5, of a lesion in diseased images around 0.9."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, x_t, timesteps, class_labels):
+        self.batches.append(x_t.shape)
+        mean = torch.full_like(x_t, 0.5)
+        mean[(..., *LESION)] += 0.4 * class_labels[:, 1, None, None, None]
+        alpha_bar = SCHEDULE.alphas_cumprod[timesteps].view(-1, 1, 1, 1).to(x_t)
+        return (1 - alpha_bar).sqrt() * (x_t - alpha_bar.sqrt() * mean) / (alpha_bar * 0.01 + 1 - alpha_bar)
+
+
+class BrightIsDiseased(nn.Module):
+    def forward(self, x_t, timesteps):
+        brightness = 40 * (x_t.flatten(1).mean(1, keepdim=True) - 0.5)
+        return torch.cat([-brightness, brightness], 1)
+
+
+@pytest.fixture
+def network():
+    return NetworkParts("diffusion", diffusion=LesionWhereDiseased(), classifier=BrightIsDiseased()).eval()
+
+
+@pytest.fixture
+def image():
+    """Two slices with the lesion, in the middle of a head that fills the patch."""
+    volume = 0.5 + 0.1 * torch.randn(1, 1, 24, 24, 2, generator=torch.Generator().manual_seed(0))
+    volume[0, 0][LESION] += 0.4
+    return MetaTensor(volume.clamp(min=0.01), affine=torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0])))
+
+
+def inferer(**options):
+    return ConditionDifferenceInferer(SCHEDULE, **{**OPTIONS, "normalize": "none", "margin": 0, **options})
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 10.0])
+def test_the_map_shows_where_the_condition_matters(network, image, guidance_scale):
+    anomaly, changed, mask, head, probability = inferer(guidance_scale=guidance_scale)(image, network)[0]
+    inside = torch.zeros(24, 24, 2, dtype=torch.bool)
+    inside[LESION] = True
+    assert anomaly[inside].min() > 0.7
+    assert anomaly[~inside].max() < 0.4
+    assert torch.equal(mask > 0, inside)
+    assert (changed - image[0, 0].as_tensor())[inside].min() > 0
+    assert head.all()
+    assert len(probability.unique()) == 2
+
+
+def test_both_conditions_go_through_the_network_in_one_batch(network, image):
+    inferer(num_difference_steps=3)(image, network)
+    assert network.diffusion.batches == [(4, 1, 24, 24)] * 3
+
+
+def test_a_slice_does_not_depend_on_the_others(network, image):
+    whole, alone = inferer()(image, network), inferer(slice_batch_size=1)(image, network)
+    torch.testing.assert_close(whole, alone, rtol=0, atol=1e-5)
+
+
+def test_maps_are_scaled_in_each_slice_or_in_the_volume(network, image):
+    image[..., 1] = image[..., 1] * 0.999  # another slice, another range
+    each, all_ = (inferer(map_range=which)(image, network)[0, 0] for which in ("slice", "volume"))
+    assert [float(x) for x in each.amax((0, 1))] == pytest.approx([1, 1])
+    assert sorted(float(x) for x in all_.amax((0, 1)))[0] < 1
+    assert all_.max() == pytest.approx(1)
+    assert each.min() == all_.min() == 0
+
+
+def test_the_division_and_tau_do_not_change_a_scaled_map(network, image):
+    maps = [inferer(divide=divide)(image, network)[0, 0] for divide in (True, False)]
+    torch.testing.assert_close(*maps, rtol=0, atol=1e-4)
+
+
+def test_absolute_maps_show_what_gets_darker_too(network, image):
+    difference = inferer()(image, network)[0, 1] - image[0, 0].as_tensor()
+    absolute = inferer(map_mode="absolute", map_range="volume")(image, network)[0, 0]
+    expected = difference.abs()
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    torch.testing.assert_close(absolute, expected, rtol=0, atol=1e-4)
+
+
+def test_several_settings_give_versions_from_the_same_noise(network, image):
+    found = inferer(noise_level=[40, 60], tau=[0.9, 0.95]).examine_versions(image[0].as_tensor(), (2.0, 2.0), network)
+    assert len(found) == 4
+    alone = inferer(noise_level=60, tau=0.9)(image, network)[0]
+    torch.testing.assert_close(found[2], alone, rtol=0, atol=1e-5)
+
+
+def test_amp_leaves_it_in_float32(network, image):
+    torch.testing.assert_close(inferer(amp=True)(image, network), inferer()(image, network), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"map_mode": "squared"}, "map_mode must be one of signed, absolute, got 'squared'"),
+        ({"map_range": "batch"}, "map_range must be one of slice, volume, got 'batch'"),
+    ],
+)
+def test_unknown_maps_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        inferer(**options)
+
+
+def test_guidance_without_a_classifier_is_refused(network, image):
+    with pytest.raises(ValueError, match="guidance needs a classifier"):
+        inferer(guidance_scale=1.0, classifier=None)(image, network)

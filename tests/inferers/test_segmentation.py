@@ -1,0 +1,117 @@
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from common.inferers.segmentation import DiffusionEnsembleInferer, SegmenterEnsembleInferer
+from common.networks.parts import NetworkParts
+from common.schedulers import NoiseSchedule
+
+SCHEDULE = NoiseSchedule(100)
+OPTIONS = {"patch_size": (24, 24), "pixel_mm": 2.0, "progress": False, "num_channels": 2}
+STD = 0.2
+
+
+class MaskOfBrightness(nn.Module):
+    """The exact predictor of noise and variance where the mask is normal around the first channel."""
+
+    def forward(self, x, timesteps):
+        image, x_t = x[:, :1], x[:, 2:]
+        alpha_bar = SCHEDULE.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        before = SCHEDULE.alphas_cumprod_prev[timesteps].view(-1, 1, 1, 1)
+        beta, noisy = 1 - alpha_bar / before, alpha_bar * STD**2 + 1 - alpha_bar
+        epsilon = (1 - alpha_bar).sqrt() * (x_t - alpha_bar.sqrt() * image) / noisy
+        posterior = beta * (1 - before) / (1 - alpha_bar)
+        variance = posterior + before * (beta / (1 - alpha_bar)) ** 2 * STD**2 * (1 - alpha_bar) / noisy
+        share = (variance / posterior).log() / (beta / posterior).log()
+        return torch.cat([epsilon, (2 * share - 1).expand_as(epsilon)], 1).to(x)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    dropping = nn.Sequential(nn.Conv2d(2, 32, 1), nn.Dropout2d(0.5), nn.Conv2d(32, 1, 1))
+    unsure = nn.Conv2d(2, 2, 1)
+    nn.init.zeros_(unsure.weight)
+    unsure.bias.data = torch.tensor([1.0, 0.5])
+    parts = {"diffusion": MaskOfBrightness(), "dropping": dropping, "unsure": unsure, "plain": nn.Conv2d(2, 1, 1)}
+    return NetworkParts("diffusion", **parts).eval()
+
+
+@pytest.fixture
+def image():
+    volume = torch.zeros(1, 2, 28, 28, 3)
+    volume[:, :, 4:24, 4:24] = 0.1 + 0.4 * torch.rand(2, 20, 20, 3, generator=torch.Generator().manual_seed(0))
+    return MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0])))
+
+
+def diffusion(**options):
+    return DiffusionEnsembleInferer(SCHEDULE, **{**OPTIONS, "normalize": "none", **options})
+
+
+def test_mean_and_variance_are_those_of_the_masks(network, image):
+    mean, variance, mask, head = diffusion(num_samples=40, threshold=0.3)(image, network)[0]
+    inside = head > 0
+    assert torch.equal(inside, image[0, 0].as_tensor() > 0)
+    error = (mean - image[0, 0].as_tensor())[inside]
+    assert error.std() == pytest.approx(STD / 40**0.5, rel=0.1)
+    assert variance[inside].mean() == pytest.approx(STD**2 * 39 / 40, rel=0.1)
+    assert torch.equal(mask > 0, (mean > 0.3) & inside)
+    assert not mean[~inside].any()
+    assert not variance[~inside].any()
+
+
+def test_members_do_not_depend_on_how_they_are_batched(network, image):
+    together, one_by_one = (diffusion(num_samples=3, slice_batch_size=n)(image, network) for n in (16, 1))
+    torch.testing.assert_close(together, one_by_one, rtol=0, atol=1e-6)
+    assert not torch.equal(together, diffusion(num_samples=3, seed=1)(image, network))
+
+
+def test_masks_may_be_averaged_instead_of_samples(network, image):
+    mean, variance, *_ = diffusion(num_samples=4, average="masks")(image, network)[0]
+    assert set((4 * mean).flatten().tolist()) <= {0, 1, 2, 3, 4}
+    torch.testing.assert_close(variance, mean * (1 - mean))
+    with pytest.raises(ValueError, match="average must be one of samples, masks, got 'staple'"):
+        diffusion(average="staple")
+
+
+def test_one_draw_has_no_variance(network, image):
+    assert diffusion(num_samples=1)(image, network)[0, 1].max() < 1e-6
+
+
+def test_regions_within_one_another_are_counted_in_the_mask(image):
+    class Regions(nn.Module):
+        def forward(self, x):
+            return torch.stack([x[:, 0] - 0.2, x[:, 0] - 0.3, x[:, 0] - 0.4], 1) * 1000
+
+    inferer = SegmenterEnsembleInferer(part="plain", num_regions=3, num_samples=1, normalize="none", **OPTIONS)
+    found = inferer(image, NetworkParts("plain", plain=Regions()))[0]
+    bright = image[0, 0].as_tensor()
+    torch.testing.assert_close(found[-2], sum((bright > x).float() for x in (0.2, 0.3, 0.4)))
+    assert len(found) == 3 + 3 + 2
+
+
+def test_dropout_stays_on_only_for_the_draws(network, image):
+    options = {"part": "dropping", "num_samples": 30, **OPTIONS}
+    found = SegmenterEnsembleInferer(dropout=True, **options)(image, network)
+    assert found[0, 1].max() > 1e-4
+    assert not network.dropping.training
+    assert not network.dropping[1].training
+    assert SegmenterEnsembleInferer(**options)(image, network)[0, 1].max() < 1e-6
+    torch.testing.assert_close(SegmenterEnsembleInferer(dropout=True, **options)(image, network), found)
+
+
+def test_draws_leave_the_global_random_state_as_it_was(network, image):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    SegmenterEnsembleInferer(dropout=True, part="dropping", **OPTIONS)(image, network)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_logits_with_variances_are_drawn(network, image):
+    """Logits are N(1, e^0.5) everywhere."""
+    found = SegmenterEnsembleInferer(part="unsure", num_samples=200, **OPTIONS)(image, network)[0]
+    head = found[-1] > 0
+    drawn = (1 + torch.randn(100000, generator=torch.Generator().manual_seed(0)) * torch.tensor(0.25).exp()).sigmoid()
+    assert found[0][head].mean() == pytest.approx(drawn.mean().item(), abs=2e-3)
+    assert found[1][head].mean() == pytest.approx(drawn.var().item(), rel=0.03)
