@@ -98,6 +98,8 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
         num_train_timesteps: T.
         target: what the network learns, one of ``TARGETS``.
         with_classes: the inferer is also given ``class_labels``, as class-conditional networks want them.
+        conditioned: what is noised is the ``label``, 0 or 1 in each of its channels; the inferer is given the image as
+            ``condition``.
         fixed: the same noise in every batch and timesteps spread over all of [0, T - 1], so that validation losses of
             two epochs can be compared.
         options: see ``PatchPrepareBatch``.
@@ -111,6 +113,7 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
         num_train_timesteps: int,
         target: str = "noise",
         with_classes: bool = False,
+        conditioned: bool = False,
         fixed: bool = False,
         **options: Any,
     ) -> None:
@@ -118,10 +121,14 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
         if target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}.")
         self.num_train_timesteps, self.fixed = num_train_timesteps, fixed
-        self.target, self.with_classes = TARGETS[target], with_classes
+        self.target, self.with_classes, self.conditioned = TARGETS[target], with_classes, conditioned
 
     def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
         """Return images, the target, and what the inferer wants: noise and timesteps."""
+        given = {}
+        if self.conditioned:
+            given = {"condition": patches["image"]}
+            patches = {**patches, "image": (patches["label"] > 0).to(patches["image"])}
         image = patches["image"]
         # Drawn on the CPU, so that a run on a GPU sees the same noise.
         generator = torch.Generator().manual_seed(0) if self.fixed else None
@@ -131,8 +138,9 @@ class DiffusionPrepareBatch(PatchPrepareBatch):
         else:
             timesteps = torch.randint(0, self.num_train_timesteps, (len(image),))
         drawn = {"noise": noise, "timesteps": timesteps.to(image.device)}
-        classes = {"class_labels": _classes(patches)} if self.with_classes else {}
-        return image, self.target({**patches, **drawn}), (), {**drawn, **classes}
+        if self.with_classes:
+            given["class_labels"] = _classes(patches)
+        return image, self.target({**patches, **drawn}), (), {**drawn, **given}
 
 
 def _classes(patches: Mapping[str, Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
@@ -20,7 +21,13 @@ class NoisyInferer(Inferer):
         self.schedule = schedule
 
     def __call__(
-        self, inputs: Tensor, network: Any, noise: Tensor, timesteps: Tensor, class_labels: Tensor | None = None
+        self,
+        inputs: Tensor,
+        network: Any,
+        noise: Tensor,
+        timesteps: Tensor,
+        class_labels: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Return what the network says of x_t.
 
@@ -30,7 +37,9 @@ class NoisyInferer(Inferer):
             noise: standard normal, of the same shape.
             timesteps: of the schedule, shape (B,).
             class_labels: shape (B,), for a class-conditional network.
+            condition: images that the network sees beside x_t, as its first channels, shape (B, K, *spatial).
         """
         x_t = self.schedule.add_noise(inputs, noise, timesteps)
+        x_t = x_t if condition is None else torch.cat([condition, x_t], dim=1)
         classes = {} if class_labels is None else {"class_labels": class_labels}
         return network(x_t, timesteps, **classes)

@@ -32,6 +32,7 @@ class EnsembleInferer(ScaledSliceInferer):
         num_regions: that are segmented.
         num_samples: draws, the ensemble's members.
         average: of the ``samples`` as they are drawn, or of the ``masks`` above the threshold.
+        with_members: also return the draws.
         part: name of the network in the container.
         options: see ``ScaledSliceInferer``; ``threshold`` is that of the mean.
 
@@ -44,6 +45,7 @@ class EnsembleInferer(ScaledSliceInferer):
         num_regions: int = 1,
         num_samples: int = 5,
         average: str = "samples",
+        with_members: bool = False,
         part: str = "diffusion",
         threshold: float = 0.5,
         **options: Any,
@@ -52,27 +54,30 @@ class EnsembleInferer(ScaledSliceInferer):
         if average not in AVERAGES:
             raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
         self.num_regions, self.num_samples, self.average, self.part = num_regions, num_samples, average, part
+        self.with_members = with_members
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
-        """Return mean and variance of each region, the mask, and the head."""
+        """Return mean and variance of each region, the mask, the head, and perhaps all draws, each with its regions."""
         slices = self.slices(volume, pixel_mm, network)
-        where, size = self.patches(slices), slices.organ.shape[2:]
-        batches = -(-len(where) * self.num_samples // self.slice_batch_size)
+        where, (samples, regions) = self.patches(slices), (self.num_samples, self.num_regions)
+        batches = -(-len(where) * samples // self.slice_batch_size)
         with tqdm(total=batches * self.num_steps(), disable=not self.progress, leave=False) as bar:
 
-            def moments(image: Tensor, generators: Generators) -> Tensor:
-                drawn = self.draw(image, network, generators, bar)
-                if self.average == "masks":
-                    drawn = (drawn > self.threshold).float()
-                return torch.cat([drawn, drawn.square()], dim=1)
+            def draw(image: Tensor, generators: Generators) -> Tensor:
+                return self.draw(image, network, generators, bar)
 
-            draws = (self.slice_batch_size, self.num_samples, self.seed)
-            found = in_patches(moments, [(slices.coarse, 0.0)], where, self.patch_size, *draws)[0]
-        mean, square = found.split(self.num_regions, dim=1)
-        maps = torch.cat([mean, (square - mean.square()).clamp(min=0)], dim=1)
-        maps = torch.where(slices.organ, resample_slices(maps, size), 0.0)
-        mask = (maps[:, : self.num_regions] > self.threshold).float().sum(1, keepdim=True)
-        return from_slices(torch.cat([maps, mask, slices.organ.float()], dim=1), volume.ndim - 1)
+            images, draws = [(slices.coarse, 0.0)], (self.slice_batch_size, samples, self.seed)
+            drawn = in_patches(draw, images, where, self.patch_size, *draws, apart=True)[0]
+        members = drawn.unflatten(1, (samples, regions))
+        if self.average == "masks":
+            members = (members > self.threshold).float()
+        maps = torch.cat([members.mean(1), members.var(1, correction=0)], dim=1)
+        if self.with_members:
+            maps = torch.cat([maps, drawn], dim=1)
+        maps = torch.where(slices.organ, resample_slices(maps, slices.organ.shape[2:]), 0.0)
+        mean, variance, kept = maps.split([regions, regions, maps.shape[1] - 2 * regions], dim=1)
+        mask = (mean > self.threshold).float().sum(1, keepdim=True)
+        return from_slices(torch.cat([mean, variance, mask, slices.organ.float(), kept], dim=1), volume.ndim - 1)
 
     def num_steps(self) -> int:
         """Return how often ``draw`` will update the progress bar."""

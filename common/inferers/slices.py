@@ -140,6 +140,7 @@ def in_patches(
     batch_size: int,
     num_samples: int = 1,
     seed: int = 0,
+    apart: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return what a function says of patches, put together to slices, and where patches lie.
 
@@ -152,10 +153,11 @@ def in_patches(
         batch_size: patches in a batch.
         num_samples: how often each patch is done, with other generators; they share batches.
         seed: of all generators; those of a patch do not depend on the other patches of its batch.
+        apart: keep what the samples give apart instead of taking their mean.
 
     Returns:
-        Mean of all answers, shape (S, K, X, Y), 0 where there is no patch, K 1 without any; whether there is one, bool,
-        shape (S, 1, X, Y).
+        Mean of all answers, shape (S, K, X, Y), 0 where there is no patch, K 1 without any; apart each sample's mean,
+        shape (S, num_samples * K, X, Y). Whether there is a patch, bool, shape (S, 1, X, Y).
     """
     first = images[0][0]
     total = count = torch.zeros_like(first[:, :1])
@@ -168,11 +170,14 @@ def in_patches(
         ]
         generators = [_generator(first.device, seed, k, p.slice_index, *p.corner) for p, k in batch]
         answers = function(*cropped, generators)
+        channels = answers.shape[1]
         if start == 0:
-            total = total.repeat(1, answers.shape[1], 1, 1)
-        for (p, _), answer in zip(batch, answers, strict=True):
-            add_patch(total[p.slice_index], answer, p.corner)
-            add_patch(count[p.slice_index], torch.ones_like(answer[:1]), p.corner)
+            total = total.repeat(1, channels * (num_samples if apart else 1), 1, 1)
+        for (p, k), answer in zip(batch, answers, strict=True):
+            own = k * channels if apart else 0
+            add_patch(total[p.slice_index, own : own + channels], answer, p.corner)
+            if not (apart and k):
+                add_patch(count[p.slice_index], torch.ones_like(answer[:1]), p.corner)
     return total / count.clamp(min=1), count > 0
 
 

@@ -240,6 +240,15 @@ def test_noisy_slices_can_be_learnt_to_be_classified_measured_and_segmented():
     assert target_of("label").shape == (2, 1, 10, 8)
 
 
+def test_masks_can_be_learnt_under_the_condition_of_their_images():
+    image, target, _, kwargs = DiffusionPrepareBatch(4, conditioned=True, patch_size=(10, 8))(labelled_batch())
+    seen = PatchPrepareBatch((10, 8)).patches(labelled_batch(), None, False)
+    assert torch.equal(image, (seen["label"] > 0).float())
+    assert torch.equal(target["image"], image)
+    assert kwargs["noise"].shape == image.shape
+    assert torch.equal(kwargs["condition"], seen["image"])
+
+
 def test_another_target_is_refused():
     with pytest.raises(ValueError, match="target must be one of noise, class, ratio, label, got 'age'"):
         DiffusionPrepareBatch(4, target="age", patch_size=(10, 8))

@@ -75,6 +75,14 @@ def test_masks_may_be_averaged_instead_of_samples(network, image):
         diffusion(average="staple")
 
 
+def test_members_may_be_kept(network, image):
+    found = diffusion(num_samples=3, with_members=True)(image, network)[0]
+    members = found[4:]
+    torch.testing.assert_close(members.mean(0), found[0])
+    torch.testing.assert_close(members.var(0, correction=0), found[1])
+    torch.testing.assert_close(members[:1], diffusion(num_samples=1)(image, network)[0, :1])
+
+
 def test_one_draw_has_no_variance(network, image):
     assert diffusion(num_samples=1)(image, network)[0, 1].max() < 1e-6
 

@@ -95,6 +95,9 @@ def test_a_patch_has_its_own_draws_in_any_batch_and_others_in_each_sample():
     assert torch.equal(drawn(), drawn(batch_size=1))
     assert not torch.equal(drawn(), drawn(seed=1))
     assert drawn(num_samples=30).std() == pytest.approx(30**-0.5, abs=0.05)
+    samples = drawn(num_samples=3, apart=True)
+    torch.testing.assert_close(samples.mean(1, keepdim=True), drawn(num_samples=3))
+    torch.testing.assert_close(samples[:, :1], drawn())
 
 
 def test_a_class_conditional_network_is_told_one_class():
