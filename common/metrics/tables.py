@@ -272,7 +272,7 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
                 records, "dice_without_misclassified"
             ),
         }
-    return _rows(records, statistics, num_resamples)
+    return rows_with_intervals([r.patient for r in records], statistics, num_resamples)
 
 
 def summarise_images(records: Sequence[ImageRecord], num_resamples: int = 0) -> list[Row]:
@@ -292,8 +292,8 @@ def summarise_images(records: Sequence[ImageRecord], num_resamples: int = 0) -> 
     }
     if "probability" in _slice_columns(records):
         right = [[1 - row["misclassified"] for row in r.slice_rows] for r in records]
-        statistics["image-level accuracy of the classifier"] = _mean_of_slices(right)
-    return _rows(records, statistics, num_resamples)
+        statistics["image-level accuracy of the classifier"] = mean_of_slices(right)
+    return rows_with_intervals([r.patient for r in records], statistics, num_resamples)
 
 
 def pool_images(records: Sequence[ImageRecord]) -> dict[str, PooledCounts]:
@@ -318,12 +318,18 @@ def _slice_columns(records: Sequence[ImageRecord]) -> set[str]:
     return {column for record in records for row in record.slice_rows[:1] for column in row}
 
 
-def _rows(records: Sequence[ImageRecord], statistics: Mapping[str, Statistic], num_resamples: int) -> list[Row]:
-    """Return a row a statistic, with its interval over patients."""
-    patients, rows = [r.patient for r in records], []
+def rows_with_intervals(patients: Sequence[str], statistics: Mapping[str, Statistic], num_resamples: int) -> list[Row]:
+    """Return a row a statistic, with ``metric``, ``value``, and its 95 % interval, ``low`` and ``high``.
+
+    Args:
+        patients: whose each case is.
+        statistics: of all cases, by the name of the metric.
+        num_resamples: draws of the bootstrap, 0 for no intervals.
+    """
+    rows = []
     for name, statistic in statistics.items():
         low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
-        rows.append({"metric": name, "value": statistic(np.ones(len(records))), "low": low, "high": high})
+        rows.append({"metric": name, "value": statistic(np.ones(len(patients))), "low": low, "high": high})
     return rows
 
 
@@ -390,10 +396,10 @@ def slice_mean(records: Sequence[ImageRecord], key: str, diseased: bool, misclas
         misclassified: also those that the classifier gets wrong.
     """
     shown = [[row for row in r.slice_rows if row["diseased"] == diseased] for r in records]
-    return _mean_of_slices([[r[key] for r in rows if misclassified or not r["misclassified"]] for rows in shown])
+    return mean_of_slices([[r[key] for r in rows if misclassified or not r["misclassified"]] for rows in shown])
 
 
-def _mean_of_slices(values: Sequence[Sequence[float]]) -> Statistic:
+def mean_of_slices(values: Sequence[Sequence[float]]) -> Statistic:
     """Return the mean of all slices, each counting as often as its case does."""
     return _share(np.array([sum(v) for v in values]), np.array([len(v) for v in values]))
 

@@ -1,0 +1,195 @@
+"""How good segmentations are, and whether their uncertainty says where they are wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_hausdorff_distance
+from monai.metrics.calibration import calibration_binning
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from .pixels import Curve, PooledCounts, ScoreCounts, count_scores
+from .tables import Row, Statistic, mean_of_slices, rows_with_intervals
+
+NUM_BINS = 15
+"""Of probabilities, for the calibration."""
+
+OVERLAPS = {"Dice": "dice", "Jaccard": "jaccard", "HD95, mm": "hd95_mm"}
+"""Metrics of a slice and the columns that they stand in."""
+
+
+@dataclass(frozen=True)
+class SegmentationRecord:
+    """What is kept of a case, enough for all tables.
+
+    Attributes:
+        case: its name.
+        patient: whose it is.
+        row: of the table per patient, in 3-D.
+        slice_rows: of the table per slice.
+        calibration: pixels, sum of probabilities, and pixels that are true, in each bin, shape (3, NUM_BINS).
+        errors: pixels of the organ by their uncertainty; those that the mask gets wrong are the positives.
+    """
+
+    case: str
+    patient: str
+    row: Row
+    slice_rows: list[Row]
+    calibration: NDArray[np.float64]
+    errors: ScoreCounts
+
+
+def examine_segmentation(
+    case: str,
+    patient: str,
+    mean: NDArray[Any],
+    uncertainty: NDArray[Any],
+    mask: NDArray[np.bool_],
+    organ: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+) -> SegmentationRecord:
+    """Return the record of a case; its organ's pixels count, and each of its slices that show the organ.
+
+    Args:
+        case: name.
+        patient: name.
+        mean: of the draws, taken for a probability where it lies between 0 and 1, shape (X, Y) or (X, Y, Z).
+        uncertainty: of each pixel, of the same shape.
+        mask: what is segmented.
+        organ: where.
+        truth: what should have been.
+        spacing_mm: size of a voxel along each axis.
+    """
+    binned = torch.from_numpy(np.clip(mean[organ], 0, 1).astype(np.float32))[None, None]
+    p, y, count = (
+        x[0, 0].nan_to_num() for x in calibration_binning(binned, torch.from_numpy(truth[organ])[None, None], NUM_BINS)
+    )
+    volumes = [np.atleast_3d(x) for x in (uncertainty, mask, organ, truth)]
+    slice_rows = []
+    for index in range(volumes[0].shape[2]):
+        u, m, o, t = (x[..., index] for x in volumes)
+        if o.any():
+            slice_rows.append(
+                {
+                    "case": case,
+                    "slice": index,
+                    **_overlap_row(m, t, spacing_mm[:2]),
+                    "mean_uncertainty": float(u[o].mean()),
+                }
+            )
+    errors = count_scores(uncertainty[organ], (mask != truth)[organ])
+    row = {
+        "case": case,
+        "patient": patient,
+        **_overlap_row(mask, truth, spacing_mm),
+        "mean_uncertainty": float(uncertainty[organ].mean()),
+        "errors_auroc": PooledCounts([errors]).curve().auroc(),
+    }
+    return SegmentationRecord(
+        case, patient, row, slice_rows, np.stack([count, count * p, count * y]).astype(float), errors
+    )
+
+
+def _overlap_row(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Row:
+    """Return Dice and Jaccard, NaN where nothing should be segmented, and HD95, NaN also where nothing is."""
+    both, either = (mask & truth).sum(), (mask | truth).sum()
+    wanted = bool(truth.any())
+    return {
+        "true_pixels": int(truth.sum()),
+        "mask_pixels": int(mask.sum()),
+        "dice": 2 * both / (mask.sum() + truth.sum()) if wanted else np.nan,
+        "jaccard": both / either if wanted else np.nan,
+        "hd95_mm": hd95_mm(mask, truth, spacing_mm) if wanted and mask.any() else np.nan,
+    }
+
+
+def hd95_mm(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
+    """Return the 95th percentile of the distances between two surfaces, mm."""
+    pred, y = (torch.from_numpy(x)[None, None].float() for x in (mask, truth))
+    found = compute_hausdorff_distance(pred, y, include_background=True, percentile=95, spacing=list(spacing_mm))
+    return float(found)
+
+
+def summarise_segmentations(records: Sequence[SegmentationRecord], num_resamples: int = 0) -> list[Row]:
+    """Return the table of a run: a row a metric, with its interval over patients.
+
+    As in the table of Wolleb et al. 2022, "Diffusion Models for Implicit Image Segmentation Ensembles", slices count
+    where something should be segmented, and "with a mask" leaves out those where nothing is.
+
+    Args:
+        records: of all cases.
+        num_resamples: draws of the bootstrap, 0 for no intervals.
+    """
+    errors = PooledCounts([r.errors for r in records])
+    calibration = np.stack([r.calibration for r in records])
+    slices = [[row for row in r.slice_rows if row["true_pixels"]] for r in records]
+    filled = [[row for row in rows if row["mask_pixels"]] for rows in slices]
+    empty = [[float(row["mask_pixels"] == 0) for row in rows] for rows in slices]
+    statistics: dict[str, Statistic] = {}
+    for name, key in OVERLAPS.items():
+        if key != "hd95_mm":  # without a mask there is no distance
+            statistics[f"{name}, mean of slices"] = _mean_of(slices, key)
+        statistics[f"{name}, mean of slices with a mask"] = _mean_of(filled, key)
+        statistics[f"{name} in 3-D, mean of patients"] = _mean_of([[r.row] for r in records], key)
+    return rows_with_intervals(
+        [r.patient for r in records],
+        {
+            **statistics,
+            "share of slices without a mask": mean_of_slices(empty),
+            "expected calibration error": lambda w: calibration_error(np.tensordot(w, calibration, 1)),
+            "AUROC of the uncertainty for errors": lambda w: errors.curve(w).auroc(),
+            "error rate": lambda w: float(retention(errors.curve(w))[1][0]),
+            "area under the error retention curve": lambda w: retention_area(errors.curve(w)),
+            "correlation of Dice and mean uncertainty over slices (Spearman)": _correlation(slices),
+        },
+        num_resamples,
+    )
+
+
+def _mean_of(rows: Sequence[Sequence[Row]], key: str) -> Statistic:
+    return mean_of_slices([[row[key] for row in slices if np.isfinite(row[key])] for slices in rows])
+
+
+def _correlation(slices: Sequence[Sequence[Row]]) -> Statistic:
+    def correlation(weights: NDArray[np.float64]) -> float:
+        drawn = [row for rows, n in zip(slices, weights.astype(int), strict=True) for row in list(rows) * n]
+        pairs = np.array([[row["dice"], row["mean_uncertainty"]] for row in drawn])
+        if len(pairs) < 3 or (pairs == pairs[0]).all(0).any():
+            return float("nan")
+        return float(spearmanr(pairs).statistic)
+
+    return correlation
+
+
+def calibration_error(calibration: NDArray[np.float64]) -> float:
+    """Return the expected calibration error: the mean over pixels of |probability - share that is true| of their bin.
+
+    Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
+
+    Args:
+        calibration: pixels, sum of probabilities and pixels that are true in each bin, shape (3, bins).
+    """
+    count, probability, true = calibration
+    return float(np.abs(probability - true).sum() / count.sum()) if count.sum() else float("nan")
+
+
+def retention(errors: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return shares of the pixels that are kept, the most uncertain leaving first, and the error rates of what is kept.
+
+    Args:
+        errors: of ``SegmentationRecord.errors``, pooled.
+    """
+    removed = np.r_[0, errors.true_positives + errors.false_positives]
+    wrong = errors.true_positives[-1] - np.r_[0, errors.true_positives]
+    kept = removed[-1] - removed
+    return kept / max(removed[-1], 1), wrong / np.maximum(kept, 1)
+
+
+def retention_area(errors: Curve) -> float:
+    """Return the mean error rate over all shares of pixels that are kept: small if what is wrong is uncertain."""
+    kept, rate = retention(errors)
+    return float(np.trapezoid(rate[::-1], kept[::-1]))
