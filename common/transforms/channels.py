@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
@@ -41,6 +42,41 @@ class SplitChannelsd(MapTransform):
             for name, channels in groupby(range(len(result)), lambda channel: self.names[channel]):
                 first, *others = channels
                 parted[name] = result[first : first + 1 + len(others)]
+        return parted
+
+
+class Regionsd(MapTransform):
+    """Turn a label map into a channel for each region, 0 or 1.
+
+    Args:
+        keys: label maps, shape (1, *spatial).
+        regions: values of each region; they may lie within one another, as ``[[1, 2, 4], [1, 4], [4]]``, the whole
+            tumour, core and enhancing tumour of BraTS. None is one region, of all that is above 0.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, regions: Sequence[Sequence[int]] | None = None, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.regions = regions
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its regions.
+
+        Raises:
+            ValueError: for a label with several channels.
+        """
+        parted = dict(data)
+        for key in self.key_iterator(parted):
+            label = parted[key]
+            if len(label) != 1:
+                raise ValueError(f"{data.get('case', key)}: expected a label of one channel, got {len(label)}.")
+            if self.regions is None:
+                found = [label > 0]
+            else:
+                found = [torch.isin(label, torch.tensor(values).to(label)) for values in self.regions]
+            parted[key] = torch.cat(found).to(label)
         return parted
 
 

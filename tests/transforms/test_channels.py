@@ -4,7 +4,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, SaveImaged
 
-from common.transforms.channels import NameCased, SplitChannelsd, image_stem
+from common.transforms.channels import NameCased, Regionsd, SplitChannelsd, image_stem
 
 AFFINE = torch.diag(torch.tensor([-2.0, 2, 5, 1], dtype=torch.float64))
 NAMES = ("anomaly", "mask")
@@ -98,3 +98,20 @@ def test_an_image_that_cannot_carry_a_name_stays_as_it_is():
 def test_another_image_can_be_named():
     item = {"image": torch.zeros(1), "ct": MetaTensor(torch.zeros(1, 3, 4)), "case": "a"}
     assert NameCased("ct")(item)["ct"].meta["filename_or_obj"] == "a.nii.gz"
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, lambda x: MetaTensor(torch.tensor(x), affine=2 * torch.eye(4))])
+def test_regions_may_lie_within_one_another(kind):
+    label = kind([[[0.0, 1.0, 2.0, 4.0]]])
+    found = Regionsd("label", [[1, 2, 4], [1, 4], [4]])({"label": label})["label"]
+    assert found.tolist() == [[[0, 1, 1, 1]], [[0, 1, 0, 1]], [[0, 0, 0, 1]]]
+    assert type(found) is type(label)
+    assert Regionsd("label")({"label": label})["label"].tolist() == [[[0, 1, 1, 1]]]
+    if isinstance(found, MetaTensor):
+        assert torch.equal(found.affine, label.affine)
+
+
+def test_a_label_of_several_channels_has_no_regions():
+    with pytest.raises(ValueError, match="a_case: expected a label of one channel, got 2"):
+        Regionsd("label")({"label": torch.zeros(2, 4), "case": "a_case"})
+    assert Regionsd("label", allow_missing_keys=True)({}) == {}
