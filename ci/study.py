@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.checkpoints import load_parts
-from common.handlers import write_csv
+from common.handlers.output import write_csv
 from common.metrics.intervals import patient_bootstrap
 from common.metrics.pixels import Curve, PooledCounts
 from common.metrics.tables import CaseRecord, Row, average_otsu, examine_case, summarise

@@ -32,14 +32,20 @@ class Display:
         window: intensities shown black and white; None takes the 0.5th and the 99.5th percentile of the image.
         map_window: values at the ends of a map's colours.
         unit: of the map.
-        version: what a translated image is called.
+        name: what the map is called; it is found under this word.
+        version: what the image beside it is called.
+        version_key: where that is found.
+        version_window: values shown black and white in it; None takes the image's.
     """
 
     channel: int = 0
     window: tuple[float, float] | None = DISPLAY_WINDOW
     map_window: tuple[float, float] = MAP_WINDOW
     unit: str = "HU"
+    name: str = "anomaly"
     version: str = "healthy version"
+    version_key: str = "healthy"
+    version_window: tuple[float, float] | None = None
 
     def window_of(self, image: Array) -> tuple[float, float]:
         """Return the intensities of an image that are shown black and white."""
@@ -124,7 +130,7 @@ def overlay_figure(
     aspect: float = 1.0,
     display: Display = CT,
 ) -> Figure:
-    """Return the most anomalous slices of a case: image, healthy version, map over image.
+    """Return the slices of a case with the largest sums of the map: image, healthy version, map over image.
 
     The organ is outlined in cyan, what the mask calls lesion in yellow, lesions by the label in lime.
 
@@ -156,9 +162,9 @@ def overlay_figure(
         columns.append(
             [
                 Panel("image" if flat else f"slice {k}", x, outlines={"cyan": o, **known}, window=window),
-                Panel(display.version, h, window=window),
+                Panel(display.version, h, window=display.version_window or window),
                 Panel(
-                    f"anomaly, {low:g} to {high:g} {display.unit}",
+                    f"{display.name}, {low:g} to {high:g} {display.unit}".rstrip(),
                     x,
                     a,
                     {"yellow": m, **known},
@@ -214,6 +220,28 @@ def froc_figure(false_positives: Array, sensitivity: Array, end: float = 10.0) -
     axis.plot(false_positives, sensitivity)
     axis.set(title="FROC", xlabel="false positive peaks a scan", ylabel="lesions found", xlim=(0, end), ylim=(0, 1.02))
     axis.grid(alpha=0.3)
+    return figure
+
+
+def uncertainty_figure(calibration: Array, kept: Array, error_rate: Array) -> Figure:
+    """Return how often probabilities are true, and how fast errors vanish when the most uncertain pixels are left out.
+
+    Args:
+        calibration: pixels, sum of probabilities and pixels that are true in each bin, shape (3, bins).
+        kept: shares of the pixels.
+        error_rate: of those kept.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    reliability, retention = figure.subplots(1, 2)
+    count, probability, true = calibration[:, calibration[0] > 0]
+    reliability.plot(probability / count, true / count, marker="o", markersize=4)
+    reliability.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle="--")
+    reliability.set(title="calibration", xlabel="mean of the draws", ylabel="share that is true")
+    retention.plot(kept, error_rate)
+    retention.set(title="error retention", xlabel="share of pixels kept, the most certain ones", ylabel="error rate")
+    for axis in (reliability, retention):
+        axis.set(xlim=(0, 1))
+        axis.grid(alpha=0.3)
     return figure
 
 

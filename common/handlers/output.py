@@ -1,0 +1,54 @@
+"""What handlers share: images of an output as they are seen, tables as files, results of all processes."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+from monai.utils import convert_to_numpy
+from numpy.typing import NDArray
+
+from ..metrics.tables import Row
+from ..report.page import write_text
+
+
+def as_seen(output: Mapping[str, Any], keys: Sequence[str], channel: int = 0) -> dict[str, NDArray[Any]]:
+    """Return those images of an item that it has, as arrays (X, Y[, Z]) to the patient's right, front and head.
+
+    Args:
+        output: of an evaluator; MetaTensors of shape (C, X, Y[, Z]).
+        keys: of the images.
+        channel: which one is taken.
+    """
+    orient = Orientation(axcodes="RAS", labels=None)
+    present = [key for key in keys if output.get(key) is not None]
+    return {key: convert_to_numpy(orient(output[key][channel : channel + 1]))[0] for key in present}
+
+
+def spacing_mm(image: MetaTensor) -> list[float]:
+    """Return the size of a MetaTensor's voxels along right, front and head, mm."""
+    oriented: Any = Orientation(axcodes="RAS", labels=None)(image)
+    return [float(size) for size in oriented.pixdim]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows with the same keys as CSV; a killed run leaves no half of a file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def from_all_ranks(values: list) -> list:
+    """Return the values of all processes, one after another."""
+    if idist.get_world_size() == 1:
+        return values
+    gathered: list[list] = [[] for _ in range(idist.get_world_size())]
+    torch.distributed.all_gather_object(gathered, values)
+    return [value for part in gathered for value in part]

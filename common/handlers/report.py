@@ -1,0 +1,212 @@
+"""Pictures of cases, and the page of a run."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ignite.distributed as idist
+import numpy as np
+from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
+from monai.engines.utils import IterationEvents
+from monai.utils import convert_to_numpy
+from torch.utils.tensorboard import SummaryWriter
+
+from ..metrics.tables import Row
+from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
+from ..report.page import Picture, Section, versions, write_page, write_text
+from .output import as_seen, from_all_ranks, spacing_mm
+
+logger = logging.getLogger(__name__)
+
+
+OVERLAY_LEGEND = (
+    "Cyan: the organ that was searched. Yellow: what the mask calls lesion. Lime: lesions by the label. "
+    "Slices are counted from the feet; the patient's right is on the left."
+)
+
+
+class Scores(Protocol):
+    """A handler that compares outputs with labels."""
+
+    def sections(self) -> list[Section]:
+        """Return what the page of a run shows of it, nothing without labels."""
+
+
+class CaseReport:
+    """Draw each case and write one page of the run.
+
+    Args:
+        output_dir: where ``<case>/<case>_overlay.png`` and ``report.html`` go.
+        title: of the page.
+        notice: said first on the page.
+        parameters: shown as a table.
+        scores: its tables and curves are shown, if cases have labels.
+        failures: cases that could not be done are listed.
+        num_slices: most anomalous slices that are drawn of a case.
+        display: how they are drawn, see ``report.figures.Display``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        title: str,
+        notice: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        scores: Scores | None = None,
+        failures: Any = None,
+        num_slices: int = 4,
+        display: Display = CT,
+    ) -> None:
+        self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
+        self.scores, self.failures, self.num_slices, self.display = scores, failures, num_slices, display
+        self.rows: list[Row] = []
+        self._clock = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._draw)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self) -> None:
+        self.rows = []
+
+    def _start_clock(self) -> None:
+        self._clock = time.perf_counter()
+
+    def _draw(self, engine: Any) -> None:
+        seconds, name = time.perf_counter() - self._clock, f"{self.display.name}, {self.display.unit}".rstrip(", ")
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case = item["case"]
+            figure = case_figure(case, output, self.num_slices, self.display)
+            save_png(figure, self.output_dir / case / f"{case}_overlay.png")
+            arrays = as_seen(output, (self.display.name, "mask", "organ"))
+            scores, organ = arrays[self.display.name], arrays["organ"] > 0
+            millilitres = float(np.prod(spacing_mm(output["mask"]))) / 1000 if organ.ndim == 3 else np.nan
+            probability = as_seen(output, ["probability"]).get("probability")
+            self.rows.append(
+                {
+                    "case": case,
+                    "slices with organ": int(organ.any((0, 1)).sum()) if organ.ndim == 3 else 1,
+                    "organ, ml": float(organ.sum() * millilitres),
+                    "mask, ml": float((arrays["mask"] > 0).sum() * millilitres),
+                    "mask, % of the organ": 100 * float((arrays["mask"] > 0)[organ].mean()),
+                    f"mean {name}": float(scores[organ].mean()),
+                    f"highest {name}": float(scores.max()),
+                    **({} if probability is None else {"highest probability of disease": float(probability.max())}),
+                    "seconds": seconds / len(engine.state.output),
+                }
+            )
+
+    def _write(self) -> None:
+        rows = sorted(from_all_ranks(self.rows), key=lambda row: row["case"])
+        failed = dict(from_all_ranks(list(self.failures.reasons.items()) if self.failures else []))
+        if idist.get_rank() == 0:
+            write_page(self.output_dir / "report.html", self.title, self._sections(rows, failed), self.notice)
+            logger.info(f"report: {self.output_dir / 'report.html'}")
+
+    def _sections(self, rows: Sequence[Row], failed: Mapping[str, str]) -> list[Section]:
+        overlays = [self.output_dir / row["case"] / f"{row['case']}_overlay.png" for row in rows]
+        pictures = [Picture(path.parent.name, path.read_bytes()) for path in overlays]
+        parameters = [{"parameter": name, "value": str(value)} for name, value in self.parameters.items()]
+        return [
+            Section("Cases", rows=rows),
+            Section("Cases that could not be done", rows=[{"case": c, "reason": r} for c, r in failed.items()]),
+            *(self.scores.sections() if self.scores else []),
+            Section("Most anomalous slices", text=[OVERLAY_LEGEND], pictures=pictures) if pictures else Section(""),
+            Section("Parameters", rows=parameters),
+            Section("Versions", rows=versions()),
+        ]
+
+
+class Previews:
+    """Show the most anomalous slices of each case in TensorBoard.
+
+    Args:
+        log_dir: of TensorBoard.
+        display: see ``CaseReport``.
+    """
+
+    def __init__(self, log_dir: str, display: Display = CT) -> None:
+        self.log_dir, self.display = log_dir, display
+        self.epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._draw)
+
+    def _draw(self, engine: Any) -> None:
+        with SummaryWriter(self.log_dir) as writer:
+            for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+                figure = case_figure(item["case"], output, 4, self.display)
+                writer.add_figure(item["case"], figure, engine.state.epoch)
+
+
+def case_figure(case: str, output: Mapping[str, Any], num_slices: int, display: Display = CT) -> Figure:
+    """Return the slices of a case that its map says most of, see ``overlay_figure``.
+
+    Args:
+        case: title of the figure.
+        output: of an evaluator, with ``image``, ``mask``, ``organ``, the two that the display names, and perhaps
+            ``label``.
+        num_slices: at the most.
+        display: see ``CaseReport``.
+    """
+    arrays = as_seen(output, (display.name, "mask", "organ", "label"))
+    arrays |= as_seen(output, ["image"], display.channel)
+    translated = len(output[display.version_key]) > display.channel
+    arrays |= as_seen(output, [display.version_key], display.channel if translated else 0)
+    right, front = spacing_mm(output["mask"])[:2]
+    truth = arrays["label"] > 0 if "label" in arrays else None
+    mask, organ = arrays["mask"] > 0, arrays["organ"] > 0
+    images = (arrays["image"], arrays[display.version_key], arrays[display.name], mask, organ, truth)
+    return overlay_figure(*images, num_slices, case, front / right, display)
+
+
+def write_samples(path: str, real: Any, generated: Any) -> None:
+    """Write real slices above generated ones as PNG.
+
+    Args:
+        path: of the picture.
+        real: HU, shape (N, X, Y).
+        generated: HU, shape (N, X, Y).
+    """
+    save_png(samples_figure(convert_to_numpy(real), convert_to_numpy(generated)), Path(path))
+    logger.info(f"real and generated slices: {path}")
+
+
+class TrainingPairs:
+    """List synthetic images and their masks in a ``dataset.json``, as training cases.
+
+    Args:
+        output_dir: where it goes, and the folders of the cases are.
+        image: postfix of the synthetic images.
+        label: postfix of the masks.
+    """
+
+    def __init__(self, output_dir: str, image: str, label: str) -> None:
+        self.output_dir, self.image, self.label = Path(output_dir), image, label
+        self.items: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _add(self, engine: Any) -> None:
+        for item, _ in zip(engine.state.batch, engine.state.output, strict=True):
+            case = item["case"]
+            paths = {key: f"{case}/{case}_{getattr(self, key)}.nii.gz" for key in ("image", "label")}
+            self.items.append({"case": case, "patient": item["patient"], **paths, "image_label": 1})
+
+    def _write(self) -> None:
+        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
+        if idist.get_rank() == 0:
+            content = {"name": "synthetic lesions", "training": items, "validation": [], "testing": []}
+            write_text(self.output_dir / "dataset.json", json.dumps(content, indent=1) + "\n")

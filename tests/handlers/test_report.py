@@ -1,0 +1,183 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from evaluated import FILM_CHANNELS, NAME, ORIENTATIONS, container, film, item, marked, run, run_with_probability, table
+from matplotlib.image import imread
+from monai.data import DataLoader, Dataset
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from common.data.cases import Failures
+from common.engines import CaseEvaluator
+from common.handlers.detection import Detection
+from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
+from common.inferers.anomaly import CHANNELS
+from common.transforms.channels import SplitChannelsd
+
+
+def test_the_report_of_films_has_no_volumes(tmp_path):
+    detection = Detection(container())
+    handler = CaseReport(str(tmp_path), "Title", scores=detection)
+    run([film("a", True), film("b", False, 0.1)], detection, handler, channels=FILM_CHANNELS)
+    assert np.isnan(handler.rows[0]["mask, ml"])
+    assert handler.rows[0]["mask, % of the organ"] == pytest.approx(100 * 4 / 48)
+    assert headings(tmp_path)[1:3] == ["Detection", "Detection by case"]
+
+
+def test_the_classifiers_confidence_stands_in_tables_and_report(tmp_path):
+    detection = Detection(container(), str(tmp_path))
+    report = CaseReport(str(tmp_path), "Title", scores=detection, num_slices=1)
+    run_with_probability([item("a"), marked("below", with_label=False)], detection, report)
+    a, below = table(tmp_path / "per_patient.csv")
+    assert (float(a["probability"]), float(below["probability"])) == pytest.approx((0.7, 0.7))
+    assert float(below["probability_at_point"]) == pytest.approx(0.2)
+    assert [row["misclassified"] for row in table(tmp_path / "per_slice.csv")] == ["0", "0"]
+    assert [row["highest probability of disease"] for row in report.rows] == pytest.approx([0.7, 0.7])
+    assert "dice_without_misclassified" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_marked_cases_alone_has_their_distances(tmp_path):
+    detection = Detection(container())
+    handler = CaseReport(str(tmp_path), "Title", scores=detection, num_slices=1)
+    run([marked("beside", with_label=False)], detection, handler)
+    assert headings(tmp_path) == ["Cases", "Detection by case", "Most anomalous slices", "Versions"]
+    assert "peak_to_point_mm" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def as_output(made):
+    """Return a case as an evaluator's output has it."""
+    return {**SplitChannelsd("pred", CHANNELS)({"pred": made["image"][1:]}), **made}
+
+
+@pytest.mark.parametrize("axcodes", ORIENTATIONS)
+def test_pictures_do_not_depend_on_how_a_file_is_stored(axcodes):
+    expected, got = (case_figure("a", as_output(item(axcodes=codes)), 1).axes for codes in ("RAS", axcodes))
+    assert [axis.get_title() for axis in got] == [axis.get_title() for axis in expected]
+    for left, right in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(left.images[-1].get_array(), right.images[-1].get_array())
+        assert left.get_aspect() == pytest.approx(right.get_aspect())
+
+
+def test_pictures_have_the_proportions_of_the_patient():
+    assert case_figure("a", as_output(item()), 1).axes[0].get_aspect() == pytest.approx(3 / 2)
+
+
+def test_a_case_without_label_has_a_picture_without_lesions():
+    assert len(case_figure("a", as_output(item(with_label=False)), 1).axes[0].collections) == 1  # the organ
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report of a run with two cases, one of them without label, and a case that failed: handler and folder."""
+    folder, failures = tmp_path_factory.mktemp("eval"), Failures()
+    failures.add("broken", "there is <no> organ")
+    detection = Detection(container())
+    handler = CaseReport(str(folder), "Title", "Notice", {"seed": 0}, detection, failures, num_slices=1)
+    run([item("z"), item(NAME, with_label=False, score=15.0)], detection, handler)
+    return handler, folder
+
+
+def test_each_case_has_its_picture(report):
+    for case in ("z", NAME):
+        assert imread(report[1] / case / f"{case}_overlay.png").ndim == 3
+
+
+def test_a_report_measures_organ_and_mask(report):
+    rows = {row["case"]: row for row in report[0].rows}
+    assert rows["z"]["slices with organ"] == 2
+    assert rows["z"]["organ, ml"] == pytest.approx(8 * 6 * 2 * 0.03)
+    assert rows["z"]["mask, ml"] == pytest.approx(4 * 0.03)
+    assert rows["z"]["mean anomaly, HU"] == pytest.approx((4 * 30 + 10) / (8 * 6 * 2))
+    assert rows["z"]["highest anomaly, HU"] == 30
+    assert rows[NAME]["mask, ml"] == 0
+    assert rows["z"]["seconds"] > 0
+
+
+def headings(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    return [part.partition("</h2>")[0] for part in text.split("<h2>")[1:]]
+
+
+def test_the_page_has_its_sections_in_order(report):
+    assert headings(report[1]) == [
+        "Cases",
+        "Cases that could not be done",
+        "Detection",
+        "Detection by case",
+        "Most anomalous slices",
+        "Parameters",
+        "Versions",
+    ]
+
+
+def test_the_page_names_cases_failures_and_parameters_as_text(report):
+    text = (report[1] / "report.html").read_text(encoding="utf-8")
+    for words in ("Title", "Notice", "a &lt;b&gt; &amp; c", "there is &lt;no&gt; organ", "<td>seed</td>"):
+        assert words in text
+    assert NAME not in text
+
+
+def test_the_page_holds_the_picture_of_each_case_and_three_of_curves(report):
+    assert (report[1] / "report.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 5
+
+
+def test_without_labels_the_page_says_nothing_of_detection(tmp_path):
+    detection = Detection(container())
+    run([item(with_label=False)], detection, CaseReport(str(tmp_path), "Title", scores=detection, num_slices=1))
+    assert headings(tmp_path) == ["Cases", "Most anomalous slices", "Versions"]
+
+
+class FindsNothing:
+    def __call__(self, inputs, network):
+        raise ValueError("there is no organ")
+
+
+def test_if_no_case_could_be_done_the_page_says_why(tmp_path):
+    failures = Failures()
+    CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset([item()]), batch_size=1),
+        network=nn.Identity(),
+        inferer=FindsNothing(),
+        val_handlers=[CaseReport(str(tmp_path), "Title", failures=failures)],
+        failures=failures,
+    ).run()
+    assert headings(tmp_path) == ["Cases that could not be done", "Versions"]
+    assert "there is no organ" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_second_run_has_a_report_of_its_own(tmp_path):
+    handler = CaseReport(str(tmp_path), "Title", num_slices=1)
+    run([item()], handler).run()
+    assert len(handler.rows) == 1
+
+
+def test_previews_are_shown_under_their_case_and_epoch(tmp_path):
+    run([item()], Previews(str(tmp_path)), epoch=3)
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+    assert events.Tags()["images"] == ["a"]
+    (image,) = events.Images("a")
+    assert image.step == 3
+    assert image.encoded_image_string[:4] == b"\x89PNG"
+
+
+def test_samples_may_be_tensors_or_arrays(tmp_path):
+    write_samples(str(tmp_path / "tensors.png"), torch.zeros(2, 8, 8), torch.ones(2, 8, 8))
+    write_samples(str(tmp_path / "new" / "arrays.png"), np.zeros((2, 8, 8)), np.ones((2, 8, 8)))
+    assert (tmp_path / "tensors.png").read_bytes() == (tmp_path / "new" / "arrays.png").read_bytes()
+
+
+def test_synthetic_images_and_their_masks_are_listed_for_training(tmp_path):
+    run([item("b"), item("a")], TrainingPairs(str(tmp_path), "synthetic", "wanted"))
+    found = json.loads((tmp_path / "dataset.json").read_text())
+    assert [entry["case"] for entry in found["training"]] == ["a", "b"]
+    assert found["training"][0] == {
+        "case": "a",
+        "patient": item("a")["patient"],
+        "image": "a/a_synthetic.nii.gz",
+        "label": "a/a_wanted.nii.gz",
+        "image_label": 1,
+    }
+    assert found["validation"] == found["testing"] == []

@@ -1,0 +1,57 @@
+import torch
+from evaluated import AFFINE, SHAPE, item, run, table
+from matplotlib.image import imread
+from monai.data import MetaTensor
+
+from common.handlers.report import CaseReport
+from common.handlers.segmentation import SegmentationScores
+from common.report.figures import Display
+
+CHANNELS = ("mean", "uncertainty", "mask", "organ")
+
+
+def segmented(case="a", hit=True, **options):
+    """Return a case whose lesion of four voxels is found, or its neighbours are, with high uncertainty at its rim."""
+    image = item(case, **options)
+    mask, organ = torch.zeros(SHAPE), torch.zeros(SHAPE)
+    organ[3:11, 3:9, 1:3] = 1
+    mask[(slice(5, 7), slice(4, 6), 2) if hit else (slice(7, 9), slice(4, 6), 2)] = 1
+    uncertainty = organ * (0.0 if hit else 0.2 * torch.maximum(mask, image["label"][0].as_tensor()))
+    channels = torch.stack([image["image"][0].as_tensor(), 0.9 * mask, uncertainty, mask, organ])
+    return {**image, "image": MetaTensor(channels, affine=torch.from_numpy(AFFINE))}
+
+
+def metrics(scores):
+    return {row["metric"]: row["value"] for row in scores.rows}
+
+
+def test_masks_are_compared_with_labels_and_uncertainty_with_errors(tmp_path):
+    scores = SegmentationScores(str(tmp_path), num_resamples=20)
+    evaluator = run([segmented("b", hit=False), segmented("a")], scores, channels=CHANNELS)
+    found = metrics(scores)
+    assert found["Dice, mean of slices"] == 0.5
+    assert found["AUROC of the uncertainty for errors"] == 1
+    assert evaluator.state.metrics["Dice, mean of slices"] == 0.5
+    assert [row["case"] for row in table(tmp_path / "per_patient.csv")] == ["a", "b"]
+    assert len(table(tmp_path / "per_slice.csv")) == 4
+    assert {row["metric"] for row in table(tmp_path / "summary.csv")} == set(found)
+
+
+def test_without_labels_nothing_is_written_or_shown(tmp_path):
+    scores = SegmentationScores(str(tmp_path))
+    unlabelled = segmented()
+    del unlabelled["label"]
+    run([unlabelled], scores, channels=CHANNELS)
+    assert scores.rows == scores.sections() == list(tmp_path.iterdir()) == []
+
+
+def test_the_report_shows_mean_and_uncertainty(tmp_path):
+    scores = SegmentationScores()
+    display = Display(
+        window=None, map_window=(0, 0.25), unit="", name="uncertainty", version="mean", version_key="mean"
+    )
+    report = CaseReport(str(tmp_path), "title", scores=scores, display=display)
+    run([segmented("a"), segmented("b", hit=False)], scores, report, channels=CHANNELS)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(word in page for word in ("Segmentation by case", "highest uncertainty", "expected calibration error"))
+    assert imread(tmp_path / "b" / "b_overlay.png").ndim == 3
