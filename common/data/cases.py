@@ -78,6 +78,7 @@ def list_cases(
     progress: bool = True,
     modality: str = "ct",
     required: Sequence[str] = (),
+    sequences: Sequence[str] = tuple(SEQUENCES),
 ) -> list[dict[str, Any]]:
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
 
@@ -96,20 +97,23 @@ def list_cases(
         failures: where bad cases are recorded; without it the first one raises.
         check: read every file and check it; false trusts them.
         progress: show a progress bar while checking.
-        modality: ``ct``; ``mr``, four sequences in four files or one; or ``xray``, PNG, JPEG or NPY.
+        modality: ``ct``; ``mr``, each sequence in a file of its own, or all in one; or ``xray``, PNG, JPEG or NPY.
         required: cases without one of these keys are left out.
+        sequences: of MR, those that make up the image, in this order; others that a case has are left out.
 
     Raises:
         FileNotFoundError: if there is no case at all.
         BadFileError: for the first bad case, without ``failures``.
-        ValueError: if two cases have the same name, ``dataset.json`` is malformed, or ``organ_source`` or ``modality``
-            is unknown.
+        ValueError: if two cases have the same name, ``dataset.json`` is malformed, or ``organ_source``, ``modality`` or
+            a sequence is unknown.
     """
     if modality not in READERS:
         raise ValueError(f"modality must be one of {', '.join(READERS)}, got {modality!r}.")
     if organ_source not in ("auto", "file", "network", "totalsegmentator"):
         raise ValueError(f"organ_source must be auto, file, network or totalsegmentator, got {organ_source!r}.")
-    items = [_named(item) for item in _found(Path(dataset_dir), split, modality)]
+    if not set(sequences) <= set(SEQUENCES):
+        raise ValueError(f"sequences must be some of {', '.join(SEQUENCES)}, got {', '.join(sequences)}.")
+    items = [_named(item) for item in _found(Path(dataset_dir), split, modality, sequences)]
     if not items:
         raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none.")
     _refuse_twins(items)
@@ -126,7 +130,7 @@ def list_cases(
             if organ_source == "file" and "organ" not in item:
                 raise BadFileError(f"{item['image']}: expected an organ mask beside it or in dataset.json, got none.")
             if check:
-                check_item(item, modality)
+                check_item(item, modality, sequences)
         except BadFileError as error:
             if failures is None:
                 raise
@@ -137,14 +141,14 @@ def list_cases(
     return kept
 
 
-def check_item(item: dict[str, Any], modality: str = "ct") -> None:
+def check_item(item: dict[str, Any], modality: str = "ct", sequences: Sequence[str] = tuple(SEQUENCES)) -> None:
     """Check the files of a case.
 
     Raises:
         BadFileError: for the first file that cannot be used, a class that is not 0 or 1, or a point elsewhere.
     """
     images = [Path(image) for image in ensure_tuple(item["image"])]
-    shape, affine = READERS[modality](images)
+    shape, affine = _check_mr(images, sequences) if modality == "mr" else READERS[modality](images)
     for key in ("organ", "label", "wanted"):
         if key not in item:
             continue
@@ -186,10 +190,10 @@ def _check_ct(images: Sequence[Path]) -> Grid:
     return voxels.shape, affine
 
 
-def _check_mr(images: Sequence[Path]) -> Grid:
-    """Check four sequences, in as many files or in one; warn where they are unlike those that networks learn from."""
-    first, count = images[0], len(SEQUENCES)
-    if len(images) == 1:
+def _check_mr(images: Sequence[Path], sequences: Sequence[str]) -> Grid:
+    """Check sequences, in as many files or in one; warn where they are unlike those that networks learn from."""
+    first, count = images[0], len(sequences)
+    if len(images) == 1 < count:
         stacked, affine = read_nifti_channels(first, count)
         channels = [(first, stacked[..., i]) for i in range(count)]
     elif len(images) == count:
@@ -198,7 +202,7 @@ def _check_mr(images: Sequence[Path]) -> Grid:
         channels = [(first, voxels), *others]
     else:
         names = ", ".join(path.name for path in images)
-        raise BadFileError(f"{first}: expected {', '.join(SEQUENCES)} in {count} files or one, got {names}.")
+        raise BadFileError(f"{first}: expected {', '.join(sequences)} in {count} files or one, got {names}.")
     for path, voxels in channels:
         check_mr(voxels, path)
     for clause in unusual_mr(channels[0][1], affine):
@@ -214,8 +218,8 @@ def _check_film(images: Sequence[Path]) -> Grid:
     return pixels.shape, FILM_AFFINE
 
 
-READERS: dict[str, Callable[[Sequence[Path]], Grid]] = {"ct": _check_ct, "mr": _check_mr, "xray": _check_film}
-"""By modality what checks the images of a case."""
+READERS: dict[str, Callable[..., Grid]] = {"ct": _check_ct, "mr": _check_mr, "xray": _check_film}
+"""By modality what checks the images of a case; of MR it wants to know the sequences."""
 
 
 def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -242,17 +246,17 @@ def shard(items: list[dict[str, Any]], rank: int, world_size: int) -> list[dict[
     return partition_dataset(items, num_partitions=world_size, shuffle=False, even_divisible=False)[rank]
 
 
-def _found(source: Path, split: str, modality: str) -> list[dict[str, Any]]:
+def _found(source: Path, split: str, modality: str, sequences: Sequence[str]) -> list[dict[str, Any]]:
     if not source.exists():
         raise FileNotFoundError(f"{source}: expected a data set, a folder or a file, got nothing there.")
     if (source / "dataset.json").is_file():
-        return _items_of_dataset(source / "dataset.json", split)
+        return [_with_sequences(item, sequences) for item in _items_of_dataset(source / "dataset.json", split)]
     if source.is_file():
         return [_with_masks(source)]
     images = _images_in(source, modality)
     if modality == "mr":
         return _grouped_by_sequence(
-            images or [path for folder in _folders_in(source) for path in _images_in(folder, modality)]
+            images or [path for folder in _folders_in(source) for path in _images_in(folder, modality)], sequences
         )
     if images or modality == "xray":
         return [_with_masks(path) for path in images]
@@ -272,7 +276,16 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_dir())
 
 
-def _grouped_by_sequence(images: Sequence[Path]) -> list[dict[str, Any]]:
+def _with_sequences(item: dict[str, Any], sequences: Sequence[str]) -> dict[str, Any]:
+    """Return an item of ``dataset.json`` with some of its sequences, if it has a file for each."""
+    images = ensure_tuple(item["image"])
+    if len(images) != len(SEQUENCES) or len(sequences) == len(SEQUENCES):
+        return item
+    by_name = dict(zip(SEQUENCES, images, strict=True))
+    return {**item, "image": [by_name[sequence] for sequence in sequences]}
+
+
+def _grouped_by_sequence(images: Sequence[Path], sequences: Sequence[str]) -> list[dict[str, Any]]:
     """Return a case for all files whose names differ in the sequence alone; a name without one is a case of its own.
 
     Where a name says ``seg`` in a sequence's place, the file is the label, as in BraTS.
@@ -293,7 +306,7 @@ def _grouped_by_sequence(images: Sequence[Path]) -> list[dict[str, Any]]:
     items = []
     for case, files in cases.items():
         label = {"label": str(files["label"])} if "label" in files else {}
-        channels = [files[sequence] for sequence in SEQUENCES if sequence in files]
+        channels = [files[sequence] for sequence in sequences if sequence in files]
         if "all" in files or not channels:
             items.append({**_with_masks(files.get("all") or files["label"]), **label})
             continue

@@ -428,6 +428,31 @@ def test_each_case_may_have_a_folder_of_its_own(tmp_path):
     assert names(listed(tmp_path, modality="mr")) == ["a", "b"]
 
 
+def test_some_sequences_are_enough_where_others_are_not_wanted(tmp_path):
+    options = {"modality": "mr", "sequences": ["flair"]}
+    write_heads(tmp_path, "a_{}.nii.gz")
+    write_heads(tmp_path, "b_{}.nii.gz", ["flair"])
+    save(HEAD, tmp_path / "c.nii.gz")
+    expected = [[str(tmp_path / f"{case}_flair.nii.gz")] for case in "ab"]
+    assert [found["image"] for found in listed(tmp_path, **options)] == [*expected, str(tmp_path / "c.nii.gz")]
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"testing": [{"image": [f"a_{name}.nii.gz" for name in SEQUENCES], "case": "a"}]})
+    )
+    assert [found["image"] for found in listed(tmp_path, **options)] == expected[:1]
+    assert len(listed(tmp_path, modality="mr")[0]["image"]) == 4
+
+
+def test_a_file_of_four_volumes_is_not_one_sequence(tmp_path):
+    save(np.stack([HEAD] * 4, -1), tmp_path / "a.nii.gz")
+    with pytest.raises(BadFileError, match="expected a slice or a volume, got 4 axes"):
+        listed(tmp_path, modality="mr", sequences=["flair"])
+
+
+def test_unknown_sequences_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="sequences must be some of t1, t1ce, t2, flair, got dwi"):
+        listed(tmp_path, modality="mr", sequences=["dwi"])
+
+
 def test_cases_without_what_is_required_are_left_out(tmp_path):
     write_heads(tmp_path, "a_{}.nii.gz")
     with pytest.raises(FileNotFoundError, match="expected testing cases with wanted, got none"):
