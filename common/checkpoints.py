@@ -177,6 +177,13 @@ def from_guided_diffusion(weights: Mapping[str, Tensor], network: nn.Module) -> 
             )
         return came.reshape(shape)
 
+    time, convolution = "input_blocks.1.0.emb_layers.1.weight", "input_blocks.1.0.out_layers.3.weight"
+    scale_shift = time in weights and convolution in weights and len(weights[time]) == 2 * len(weights[convolution])
+    if scale_shift and not hasattr(network, "blocks"):
+        raise ValueError(
+            "expected weights of guided-diffusion without scale-shift normalisation (use_scale_shift_norm False), got "
+            f"some with it, as the released ones of CDM are: a {type(network).__name__} has no such layers."
+        )
     modules = _modules_of_guided_diffusion(network)
     for name, value in state.items():
         ours = max((prefix for prefix in modules if name.startswith(f"{prefix}.")), key=len)

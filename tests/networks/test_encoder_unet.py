@@ -88,6 +88,15 @@ def test_weights_that_do_not_fit_are_refused(name, make):
         from_guided_diffusion({k: v for k, v in weights.items() if k != key}, network)
 
 
+def test_a_u_net_with_scale_shift_normalisation_is_refused_in_one_sentence():
+    weights = {
+        key: value.repeat(2, *[1] * (value.ndim - 1)) if ".emb_layers.1." in key else value
+        for key, value in recorded_weights("unet").items()
+    }
+    with pytest.raises(ValueError, match=r"without scale-shift normalisation .* as the released ones of CDM are"):
+        from_guided_diffusion(weights, small_unet())
+
+
 def test_an_encoder_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"expected images of \(16, 16\) pixels, as in training, got \(32, 32\)"):
         small_encoder()(torch.zeros(1, 2, 32, 32), torch.zeros(1))
