@@ -49,7 +49,7 @@ RECIPES = {
     ),
     "wolleb_anomaly": Recipe(
         phantom="brain_mr",
-        demo={"training": 2, "validation": 2, "testing": 3, "healthy_testing": 1, "shape": (64, 76, 6)},
+        demo={"training": 2, "validation": 2, "testing": 2, "healthy_testing": 1, "shape": (64, 76, 6)},
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
         trainings=(
             (
@@ -86,7 +86,7 @@ RECIPES = {
     ),
     "pancreas_anomaly": Recipe(
         phantom="pancreas_ct",
-        demo={"training": 2, "validation": 2, "testing": 5, "shape": (120, 96, 8)},
+        demo={"training": 2, "validation": 2, "testing": 4, "shape": (120, 96, 8)},
         data={"training": 320, "validation": 12},
         trainings=(
             (
