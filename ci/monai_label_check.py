@@ -360,7 +360,7 @@ def _turned(image: Any) -> Any:
 
 
 def _case(item: dict[str, Any]) -> str:
-    return Path(np.atleast_1d(item["image"])[0]).name.partition(".")[0]
+    return item.get("case") or Path(np.atleast_1d(item["image"])[0]).name.partition(".")[0]
 
 
 def _run(*command: object, env: dict[str, str] | None = None) -> None:

@@ -270,7 +270,7 @@ STUDIES = {
                 "distance to the median of the organ": _inferer("comparisons.MedianTranslationInferer", HEAD_KEYS)
             },
         ),
-        tuning=partial(noise_encoding_tuning, (200, 300), (0.0, 10.0, 50.0, 100.0)),
+        tuning=partial(noise_encoding_tuning, (200, 300), (0.0, 5.0, 10.0, 20.0, 50.0, 100.0)),
         answer=0,
         score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
         organ=_pancreas_head,

@@ -49,7 +49,7 @@ RECIPES = {
     ),
     "wolleb_anomaly": Recipe(
         phantom="brain_mr",
-        demo={"training": 2, "validation": 2, "testing": 3, "healthy_testing": 1, "shape": (64, 76, 6)},
+        demo={"training": 2, "validation": 2, "testing": 2, "healthy_testing": 1, "shape": (64, 76, 6)},
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
         trainings=(
             (
@@ -67,17 +67,34 @@ RECIPES = {
             ("baselines", {"max_epochs": 40, "val_interval": 4}),
         ),
     ),
+    "wolleb_anomaly/chexpert": Recipe(
+        phantom="chest_xray",
+        demo={"training": 2, "validation": 2, "testing": 4, "shape": (88, 96)},
+        data={"training": 960, "validation": 32, "shape": (88, 96)},
+        trainings=(
+            (
+                "train",
+                {
+                    "train_parts": "all",
+                    "classifier_max_epochs": 30,
+                    "max_epochs": 12,
+                    "val_interval": 2,
+                    "task_interval": 6,
+                },
+            ),
+        ),
+    ),
     "pancreas_anomaly": Recipe(
         phantom="pancreas_ct",
-        demo={"training": 2, "validation": 2, "testing": 5, "shape": (120, 96, 8)},
+        demo={"training": 2, "validation": 2, "testing": 4, "shape": (120, 96, 8)},
         data={"training": 320, "validation": 12},
         trainings=(
             (
                 "train",
                 {
                     "train_parts": "all",
-                    "organ_max_epochs": 12,
-                    "classifier_max_epochs": 76,
+                    "organ_max_epochs": 24,
+                    "classifier_max_epochs": 100,
                     "max_epochs": 20,
                     "val_interval": 2,
                     "task_interval": 10,

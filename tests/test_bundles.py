@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
 CONFIGS = [path for bundle in BUNDLES for path in sorted((bundle / "configs").glob("*.json"))]
 OVERLAYS = {
+    "chexpert": ["train", "inference"],
     "evaluate": ["inference"],
     "multi_gpu_inference": ["inference"],
     "multi_gpu_train": ["train"],
@@ -157,6 +158,16 @@ def test_overlays_leave_train_and_inference_the_same_network(bundle):
             for base in both
         )
         assert {name: value.shape for name, value in first.items()} == {n: v.shape for n, v in second.items()}
+
+
+def test_the_papers_network_for_films_is_that_of_its_program():
+    """U-Net of guided-diffusion for one channel with its variance and two classes, as counted in the program."""
+    configs = ROOT / "bundles" / "wolleb_anomaly" / "configs"
+    with torch.device("meta"):
+        layers = [configs / f"{name}.json" for name in ("train", "paper", "chexpert")]
+        network = parser_of(*layers).get_parsed_content("network_def")
+    assert sum(p.numel() for p in network.diffusion.parameters()) == 113_670_786
+    assert {name for name, _ in network.named_children()} == {"diffusion", "classifier"}
 
 
 @bundles
