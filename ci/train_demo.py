@@ -103,6 +103,29 @@ RECIPES = {
             ("baselines", {"max_epochs": 24, "val_interval": 2}),
         ),
     ),
+    "ensemble_segmentation": Recipe(
+        phantom="brain_mr",
+        demo={"training": 2, "validation": 2, "testing": 3, "shape": (64, 76, 6)},
+        data={"training": 240, "validation": 12, "healthy_share": 0.25},
+        trainings=(("train", {"train_parts": "all", "max_epochs": 96, "val_interval": 4, "task_interval": 24}),),
+    ),
+    "cdm": Recipe(
+        phantom="brain_mr",
+        demo={"training": 2, "validation": 2, "testing": 3, "healthy_testing": 1, "shape": (64, 76, 6)},
+        data={"training": 240, "validation": 12, "healthy_share": 0.25},
+        trainings=(
+            (
+                "train",
+                {
+                    "train_parts": "all",
+                    "classifier_max_epochs": 100,
+                    "max_epochs": 96,
+                    "val_interval": 4,
+                    "task_interval": 24,
+                },
+            ),
+        ),
+    ),
 }
 """By the name of the bundle, or of the bundle and an overlay."""
 
