@@ -230,6 +230,15 @@ class Study(NamedTuple):
     pairs: Mapping[str, str] = {}
 
 
+noise_encoding_study = partial(
+    Study,
+    answer=0,
+    score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
+    answer_settings={"median_radius": 0},
+    decimals=3,
+)
+"""The map is what is kept, before its filter."""
+
 STUDIES = {
     "gdpi": Study(
         write=abdomen_ct,
@@ -241,7 +250,7 @@ STUDIES = {
         case_settings={"organ_source": "file"},
         pairs={f"GDPI, filter {r}": f"control: median in the hole, filter {r}" for r in FILTERS},
     ),
-    "wolleb_anomaly": Study(
+    "wolleb_anomaly": noise_encoding_study(
         write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
         methods=partial(
             noise_encoding_methods,
@@ -253,14 +262,10 @@ STUDIES = {
             },
         ),
         tuning=partial(noise_encoding_tuning, (300, 500, 700), (0.0, 30.0, 100.0, 300.0)),
-        answer=0,
-        score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
         organ=lambda inputs: foreground(inputs)[0],
-        answer_settings={"median_radius": 0},
         otsu=True,
-        decimals=3,
     ),
-    "pancreas_anomaly": Study(
+    "pancreas_anomaly": noise_encoding_study(
         write=partial(pancreas_ct, shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
         methods=partial(
             noise_encoding_methods,
@@ -271,12 +276,8 @@ STUDIES = {
             },
         ),
         tuning=partial(noise_encoding_tuning, (200, 300), (0.0, 5.0, 10.0, 20.0, 50.0, 100.0)),
-        answer=0,
-        score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
         organ=_pancreas_head,
         case_settings={"organ_source": "file"},
-        answer_settings={"median_radius": 0},
-        decimals=3,
     ),
 }
 
