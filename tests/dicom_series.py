@@ -10,10 +10,11 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 INTERCEPT = -1024
 
 
-def write_series(folder, voxels, affine, uid="1.2.3", compression=None, name="image_{}", **tags):
+def write_series(folder, voxels, affine, uid="1.2.3", compression=None, name="image_{}", hu=True, **tags):
     """Write a volume (X, Y, Z) with its RAS affine as a series, one file a slice, and return the files.
 
-    Values are stored as uint16 with RescaleIntercept, or as they are in uint8. Names tell nothing about the order.
+    Values are stored as uint16 with RescaleIntercept, or as they are in uint8 and without ``hu``. Names tell nothing
+    about the order.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,10 +33,11 @@ def write_series(folder, voxels, affine, uid="1.2.3", compression=None, name="im
         data.ImagePositionPatient = [f"{c:.6f}" for c in origin + k * z_step]
         data.PixelSpacing = [f"{spacing[1]:.9f}", f"{spacing[0]:.9f}"]
         data.SliceThickness = f"{np.linalg.norm(z_step):.6f}"
-        if voxels.dtype != np.uint8:
+        rescaled = hu and voxels.dtype != np.uint8
+        if rescaled:
             data.RescaleSlope, data.RescaleIntercept = 1, INTERCEPT
         pixels = voxels[:, :, k].T
-        _set_pixels(data, pixels if voxels.dtype == np.uint8 else (pixels - INTERCEPT).astype(np.uint16))
+        _set_pixels(data, (pixels - INTERCEPT).astype(np.uint16) if rescaled else pixels)
         for keyword, value in tags.items():
             setattr(data, keyword, value)
         if compression is not None:

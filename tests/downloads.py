@@ -1,10 +1,11 @@
-"""Tiny data sets of brain, pancreas and chest, laid out and named as they are downloaded."""
+"""Tiny data sets of brain, pancreas, abdomen and chest, laid out and named as they are downloaded."""
 
 import csv
 import json
 
 import nibabel as nib
 import numpy as np
+from dicom_series import write_series
 from PIL import Image
 
 SHAPE = (6, 5, 4)
@@ -131,3 +132,24 @@ def write_chexpert(src, rows, table="train", name="CheXpert-v1.0-small", pixels=
             (src / table / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels(i)).save(src / table / path)
     return src
+
+
+def write_chaos(src, case, labels=None, voxels=None, affine=AFFINE):
+    """Write a case of CHAOS: DICOM slices of T2-SPIR, and PNG images of the same names with the labels.
+
+    Args:
+        src: folder of all cases.
+        case: its number.
+        labels: grey levels, uint8, shape (X, Y, Z); without it there are none.
+        voxels: of the image, uint16.
+        affine: of both.
+    """
+    folder = src / "Train_Sets" / "MR" / str(case) / "T2SPIR"
+    shape = SHAPE if labels is None else labels.shape
+    voxels = np.random.default_rng(case).integers(1, 900, shape).astype(np.uint16) if voxels is None else voxels
+    files = write_series(folder / "DICOM_anon", voxels, affine, name="IMG-0004-{:05}.dcm", Modality="MR", hu=False)
+    if labels is not None:
+        (folder / "Ground").mkdir()
+        for k, file in enumerate(files):
+            Image.fromarray(labels[:, :, k].T).save(folder / "Ground" / f"{file.stem}.png")
+    return folder

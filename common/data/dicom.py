@@ -1,7 +1,7 @@
 """DICOM series of CT slices, read as volumes in Hounsfield units."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,9 @@ def patient_of(path: str | Path) -> str | None:
 
 
 def read_series(
-    source: str | Path | Sequence[str | Path], hu: bool = True
+    source: str | Path | Sequence[str | Path],
+    hu: bool = True,
+    pixels: Callable[[Path], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return the voxels of a DICOM series and its affine.
 
@@ -89,6 +91,7 @@ def read_series(
         source: a folder with one series, or the files of one.
         hu: apply RescaleSlope and RescaleIntercept of each slice, and accept nothing but a plausible CT; false returns
             the stored values of any modality, for masks.
+        pixels: gives what stands in the place of a file's own pixels, such as a mask in a picture, shape (X, Y).
 
     Returns:
         Voxels of shape (X, Y, Z), X along a row of pixels, and the affine from these to world coordinates in mm, RAS.
@@ -111,7 +114,7 @@ def read_series(
     else:
         files = [Path(path) for path in source]
         source = files[0].parent
-    voxels, affine = _stack([_read_slice(path, hu) for path in files], source)
+    voxels, affine = _stack([_read_slice(path, hu, pixels) for path in files], source)
     if hu:
         check_ct(voxels, source)
     return voxels, affine
@@ -156,7 +159,7 @@ def _refuse_uneven(slices: list[_Slice], positions: NDArray, step: NDArray, norm
         )
 
 
-def _read_slice(path: Path, hu: bool) -> _Slice:
+def _read_slice(path: Path, hu: bool, other: Callable[[Path], NDArray[np.float32]] | None) -> _Slice:
     with _naming(path):
         data = _pydicom().dcmread(path)
         _refuse_other_images(data, path, hu)
@@ -164,10 +167,13 @@ def _read_slice(path: Path, hu: bool) -> _Slice:
         # PixelSpacing is the distance of rows, then of columns; the first axis here runs along a row.
         spacing = np.array(data.PixelSpacing, dtype=float)[::-1, None]
         position = np.array(data.ImagePositionPatient, dtype=float)
-        pixels = data.pixel_array.T
+        pixels = data.pixel_array.T if other is None else other(path)
         if hu:
             pixels = pixels * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
         thickness = float(data.get("SliceThickness") or 1)
+    if pixels.shape != (data.Columns, data.Rows):
+        size = f"{data.Columns} x {data.Rows}"
+        raise BadFileError(f"{path}: expected pixels of its own size, {size}, in its place, got {pixels.shape}.")
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3) or not (spacing > 0).all():
         raise BadFileError(
             f"{path}: expected an orientation of two unit vectors at right angles and a pixel spacing above 0 mm, "

@@ -76,6 +76,8 @@ def prepare(
     link: str = "symlink",
     exclude_ircad: bool = False,
     finding: str = "Pleural Effusion",
+    structure: str = "kidneys",
+    fold: int = 0,
 ) -> None:
     """Check, convert, count and split the cases of a data set, and write its ``dataset.json``.
 
@@ -87,8 +89,8 @@ def prepare(
     better than they would be for new patients.
 
     Args:
-        source: ``lits``, ``msd_liver``, ``ircad``, ``nifti``, ``dicom``, ``brats``, ``msd_brain``, ``msd_pancreas`` or
-            ``chexpert``; see ``common.data.sources`` for their files.
+        source: ``lits``, ``msd_liver``, ``ircad``, ``nifti``, ``dicom``, ``brats``, ``msd_brain``, ``msd_pancreas``,
+            ``chaos`` or ``chexpert``; see ``common.data.sources`` for their files.
         src: the folder that was downloaded.
         dst: the folder to fill; neither may lie in the other.
         split: ``patient`` puts each patient in one part. ``slice`` puts all in ``training``, with ``slices`` "healthy",
@@ -103,6 +105,9 @@ def prepare(
         link: ``symlink``, ``hardlink`` or ``copy`` images that need no conversion.
         exclude_ircad: of ``lits``, leave out volumes 28 to 47, which are the scans of ``ircad``.
         finding: of ``chexpert``, the disease; "No Finding" is healthy.
+        structure: of ``chaos``, what is looked for: ``kidneys``, ``liver`` or ``spleen``.
+        fold: which patients are for testing: with a fraction of 0.25 for testing, folds 0 to 3 are those of a cross
+            validation.
 
     Raises:
         FileNotFoundError: if there are no such files in ``src``.
@@ -111,14 +116,14 @@ def prepare(
         ValueError: if an argument is not as it should be, or two cases have one name.
     """
     folder, target = Path(str(src)), Path(str(dst))
-    options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding}
+    options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding, "structure": structure}
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
     scans = data_set.find(folder, **{name: options[name] for name in data_set.options})
     _refuse_twins(scans)
     if fractions is None:
         fractions = data_set.fractions
-    part_of = split_patients((scan.patient for scan in scans), fractions, seed)
+    part_of = split_patients((scan.patient for scan in scans), fractions, seed, fold)
 
     failures = Failures()
     items, counts = [], {}
@@ -150,6 +155,7 @@ def prepare(
         "seed": seed,
         "split": split,
         "fractions": list(fractions),
+        "fold": fold,
         **parts,
     }
     if items:
@@ -157,7 +163,7 @@ def prepare(
     failures.exit_if_any()
 
 
-def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
+def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: int, fold: int = 0) -> dict[str, str]:
     """Return the part that each patient is in.
 
     The order is that of a hash, so it is the same everywhere, and a patient more or less moves few others.
@@ -166,9 +172,10 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
         patients: their names, any number of times.
         fractions: of training, validation and testing; they sum to 1.
         seed: gives another order.
+        fold: which patients are for testing; folds share none, and the last of 1 / fraction of them completes them.
 
     Raises:
-        ValueError: if these are no three fractions, or there are fewer patients than parts.
+        ValueError: if these are no three fractions, there are fewer patients than parts, or no such fold.
     """
     numbers = [f for f in np.ravel(fractions).tolist() if isinstance(f, int | float) and f >= 0]
     if len(numbers) != len(PARTS) or abs(sum(numbers) - 1) > 1e-6:
@@ -176,7 +183,13 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
             f"fractions must be three numbers, for {', '.join(PARTS)}, that sum to 1, as 0.7,0.1,0.2, got {fractions}."
         )
     order = sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
-    sizes = [max(1, round(len(order) * fraction)) if fraction else 0 for fraction in fractions]
+    num_folds = int(1 / fractions[2] + 1e-6) if fractions[2] else 1
+    if not 0 <= fold < num_folds:
+        raise ValueError(f"fold must be one of 0 to {num_folds - 1}, as {fractions[2]:g} are for testing, got {fold}.")
+    tested, after = (round(len(order) * fractions[2] * count) for count in (fold, fold + 1))
+    order = order[-tested:] + order[:-tested]
+    wanted = [len(order) * fractions[0], len(order) * fractions[1], after - tested]
+    sizes = [max(1, round(size)) if fraction else 0 for size, fraction in zip(wanted, fractions, strict=True)]
     sizes[int(np.argmax(fractions))] += len(order) - sum(sizes)
     if any(size < 1 for size, fraction in zip(sizes, fractions, strict=True) if fraction):
         raise ValueError(

@@ -604,6 +604,26 @@ def test_one_patient_more_moves_few_others():
     assert sum(part != after[patient] for patient, part in before.items()) <= 2
 
 
+@pytest.mark.parametrize("number", [20, 22])
+def test_folds_test_each_patient_once(number):
+    patients = [f"volume-{i}" for i in range(number)]
+    tested = []
+    for fold in range(4):
+        parts = split_patients(patients, (0.65, 0.1, 0.25), 0, fold)
+        assert set(parts) == set(patients)
+        assert list(parts.values()).count("validation") == 2
+        tested += [patient for patient, part in parts.items() if part == "testing"]
+    assert sorted(tested) == sorted(patients)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "fold", "last"), [((0.65, 0.1, 0.25), 4, 3), ((0.65, 0.1, 0.25), -1, 3), ((0.9, 0.1, 0), 1, 0)]
+)
+def test_a_fold_that_there_is_not_is_refused(fractions, fold, last):
+    with pytest.raises(ValueError, match=f"fold must be one of 0 to {last}, as"):
+        split_patients(map(str, range(20)), fractions, 0, fold)
+
+
 def test_fewer_patients_than_parts_are_refused():
     with pytest.raises(ValueError, match="expected a patient at least for each part"):
         split_patients("ab", (0.7, 0.1, 0.2), 0)

@@ -16,6 +16,7 @@ from downloads import (
     write_brats_2020,
     write_brats_2021,
     write_brats_2023,
+    write_chaos,
     write_chexpert,
     write_msd_brain,
     write_msd_pancreas,
@@ -73,6 +74,26 @@ def test_the_dataset_json_of_mr_names_its_channels(tmp_path):
     write_brats_2021(tmp_path / "src", 0, tumour())
     dataset = run("brats", tmp_path / "src", tmp_path / "dst")
     assert dataset["modality"] == {"0": "t1", "1": "t1ce", "2": "t2", "3": "flair"}
+
+
+def test_an_item_of_chaos_has_an_image_and_the_mask_of_what_is_looked_for(tmp_path):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1, 2, 0], labels[2, 1, 1] = 63, 126
+    write_chaos(tmp_path / "src", 7, labels)
+    dataset = run("chaos", tmp_path / "src", tmp_path / "dst")
+    assert dataset["testing"] == [
+        {
+            "case": "chaos_7",
+            "patient": "chaos_7",
+            "image": "images/chaos_7.nii.gz",
+            "label": "labels/chaos_7.nii.gz",
+            "image_label": 1,
+        }
+    ]
+    written = nib.load(tmp_path / "dst" / "labels" / "chaos_7.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), labels == 126)
+    np.testing.assert_allclose(written.affine, AFFINE)
+    assert dataset["description"].startswith("T2-SPIR MR of the abdomen; label: kidneys")
 
 
 def test_sequences_that_are_files_are_linked_as_they_are_packed(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import unusual_ct, unusual_mr
-from . import brain, chest, liver, pancreas
+from . import abdomen, brain, chest, liver, pancreas
 from .scans import Scan
 
 
@@ -54,6 +54,13 @@ _MR = partial(
     masks=("label",),
     unusual=unusual_mr,
 )
+_ABDOMEN = partial(
+    Source,
+    description="T2-SPIR MR of the {organ}; label: {structure}, which stand for what is looked for.",
+    modality=("T2-SPIR",),
+    masks=("label",),
+    options=("structure",),
+)
 _FILM = partial(
     Source,
     description="Frontal X-rays of the {organ}; image_label: 0 No Finding, 1 {finding}.",
@@ -72,5 +79,6 @@ SOURCES = {
     "brats": _MR("BraTS", brain.find_brats, "brain"),
     "msd_brain": _MR("MSD Task01_BrainTumour", brain.find_msd_brain, "brain"),
     "msd_pancreas": _CT("MSD Task07_Pancreas", pancreas.find_msd_pancreas, pancreas.ORGAN),
+    "chaos": _ABDOMEN("CHAOS", abdomen.find_chaos, "abdomen"),
     "chexpert": _FILM("CheXpert", chest.find_chexpert, "chest"),
 }
