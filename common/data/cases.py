@@ -78,7 +78,7 @@ def list_cases(
     progress: bool = True,
     modality: str = "ct",
     required: Sequence[str] = (),
-    sequences: Sequence[str] = tuple(SEQUENCES),
+    sequences: Sequence[str] | None = tuple(SEQUENCES),
 ) -> list[dict[str, Any]]:
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
 
@@ -99,7 +99,8 @@ def list_cases(
         progress: show a progress bar while checking.
         modality: ``ct``; ``mr``, each sequence in a file of its own, or all in one; or ``xray``, PNG, JPEG or NPY.
         required: cases without one of these keys are left out.
-        sequences: of MR, those that make up the image, in this order; others that a case has are left out.
+        sequences: of MR of the brain, those that make up the image, in this order; others that a case has are left out.
+            None takes each file for an image, of any part of the body.
 
     Raises:
         FileNotFoundError: if there is no case at all.
@@ -111,8 +112,8 @@ def list_cases(
         raise ValueError(f"modality must be one of {', '.join(READERS)}, got {modality!r}.")
     if organ_source not in ("auto", "file", "network", "totalsegmentator"):
         raise ValueError(f"organ_source must be auto, file, network or totalsegmentator, got {organ_source!r}.")
-    if not set(sequences) <= set(SEQUENCES):
-        raise ValueError(f"sequences must be some of {', '.join(SEQUENCES)}, got {', '.join(sequences)}.")
+    if not set(sequences or ()) <= set(SEQUENCES):
+        raise ValueError(f"sequences must be some of {', '.join(SEQUENCES)}, got {', '.join(sequences or ())}.")
     items = [_named(item) for item in _found(Path(dataset_dir), split, modality, sequences)]
     if not items:
         raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none.")
@@ -141,7 +142,7 @@ def list_cases(
     return kept
 
 
-def check_item(item: dict[str, Any], modality: str = "ct", sequences: Sequence[str] = tuple(SEQUENCES)) -> None:
+def check_item(item: dict[str, Any], modality: str = "ct", sequences: Sequence[str] | None = tuple(SEQUENCES)) -> None:
     """Check the files of a case.
 
     Raises:
@@ -190,9 +191,10 @@ def _check_ct(images: Sequence[Path]) -> Grid:
     return voxels.shape, affine
 
 
-def _check_mr(images: Sequence[Path], sequences: Sequence[str]) -> Grid:
+def _check_mr(images: Sequence[Path], sequences: Sequence[str] | None) -> Grid:
     """Check sequences, in as many files or in one; warn where they are unlike those that networks learn from."""
-    first, count = images[0], len(sequences)
+    wanted = ("an image",) if sequences is None else sequences
+    first, count = images[0], len(wanted)
     if len(images) == 1 < count:
         stacked, affine = read_nifti_channels(first, count)
         channels = [(first, stacked[..., i]) for i in range(count)]
@@ -202,10 +204,10 @@ def _check_mr(images: Sequence[Path], sequences: Sequence[str]) -> Grid:
         channels = [(first, voxels), *others]
     else:
         names = ", ".join(path.name for path in images)
-        raise BadFileError(f"{first}: expected {', '.join(sequences)} in {count} files or one, got {names}.")
+        raise BadFileError(f"{first}: expected {', '.join(wanted)} in {count} files or one, got {names}.")
     for path, voxels in channels:
         check_mr(voxels, path)
-    for clause in unusual_mr(channels[0][1], affine):
+    for clause in [] if sequences is None else unusual_mr(channels[0][1], affine):
         logger.warning(f"{first}: {clause}.")
     return channels[0][1].shape, affine
 
@@ -246,15 +248,16 @@ def shard(items: list[dict[str, Any]], rank: int, world_size: int) -> list[dict[
     return partition_dataset(items, num_partitions=world_size, shuffle=False, even_divisible=False)[rank]
 
 
-def _found(source: Path, split: str, modality: str, sequences: Sequence[str]) -> list[dict[str, Any]]:
+def _found(source: Path, split: str, modality: str, sequences: Sequence[str] | None) -> list[dict[str, Any]]:
     if not source.exists():
         raise FileNotFoundError(f"{source}: expected a data set, a folder or a file, got nothing there.")
     if (source / "dataset.json").is_file():
-        return [_with_sequences(item, sequences) for item in _items_of_dataset(source / "dataset.json", split)]
+        items = _items_of_dataset(source / "dataset.json", split)
+        return items if sequences is None else [_with_sequences(item, sequences) for item in items]
     if source.is_file():
         return [_with_masks(source)]
     images = _images_in(source, modality)
-    if modality == "mr":
+    if modality == "mr" and sequences is not None:
         return _grouped_by_sequence(
             images or [path for folder in _folders_in(source) for path in _images_in(folder, modality)], sequences
         )

@@ -1,5 +1,6 @@
 """Maps against labels, marked points and the classes of whole images."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.transforms import Orientation
 from monai.utils import convert_to_numpy
+from numpy.typing import NDArray
 from torch import nn
 
 from ..metrics.lesions import peak_to_point_mm
@@ -23,6 +25,7 @@ from ..metrics.tables import (
     examine_image,
     froc,
     pool_images,
+    slices_with_lesions,
     summarise,
     summarise_images,
     with_all_columns,
@@ -33,6 +36,9 @@ from .output import as_seen, from_all_ranks, spacing_mm, write_csv
 
 IMAGES = ("anomaly", "mask", "organ", "label", "probability")
 """What a detection is judged by, of the output of an evaluator."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class Detection:
@@ -51,6 +57,7 @@ class Detection:
         threshold: of the masks where the container has none.
         num_resamples: draws of the patient bootstrap; 0 gives no intervals.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
+        min_area: then also those whose lesions fill a smaller share of the slice; how many are kept is in the log.
         threshold_rule: what ``fitted_threshold`` is: ``dice``, the one of the largest pooled Dice, or ``otsu``, the
             mean of Otsu's thresholds of the diseased slices and films, which then have columns of their own.
         in_mm: pixels have a size in mm; false, as of films, leaves out all areas, volumes and diameters.
@@ -63,13 +70,14 @@ class Detection:
         threshold: float = 20.0,
         num_resamples: int = 0,
         lesion_slices_only: bool = False,
+        min_area: float = 0.0,
         threshold_rule: str = "dice",
         in_mm: bool = True,
     ) -> None:
         if threshold_rule not in ("dice", "otsu"):
             raise ValueError(f"threshold_rule must be 'dice' or 'otsu', got {threshold_rule!r}.")
         self.output_dir, self.network, self.threshold = output_dir, network, threshold
-        self.num_resamples, self.lesion_slices_only = num_resamples, lesion_slices_only
+        self.num_resamples, self.lesion_slices_only, self.min_area = num_resamples, lesion_slices_only, min_area
         self.otsu, self.in_mm = threshold_rule == "otsu", in_mm
         self.records: list[CaseRecord] = []
         self.unlabelled: list[ImageRecord] = []
@@ -115,13 +123,23 @@ class Detection:
                 "probability": arrays.get("probability"),
             }
             if "label" in masks:
-                if not self.lesion_slices_only or (masks["label"] & masks["organ"]).any():
-                    truth, chosen = masks["label"], self.lesion_slices_only
-                    self.records.append(examine_case(**common, truth=truth, lesion_slices_only=chosen))
+                if not self.lesion_slices_only:
+                    self.records.append(examine_case(**common, truth=masks["label"]))
+                elif self._kept(item["case"], masks["label"] & masks["organ"]):
+                    chosen: dict[str, Any] = {"lesion_slices_only": True, "min_area": self.min_area}
+                    self.records.append(examine_case(**common, truth=masks["label"], **chosen))
             elif image_label is not None and common["anomaly"].ndim == 2:
                 self.unlabelled.append(examine_image(**common, diseased=bool(image_label)))
             if item.get("point") is not None:
                 self.marked.append({"case": item["case"], "patient": item["patient"], **mark_row(item, output)})
+
+    def _kept(self, case: str, lesions: NDArray[np.bool_]) -> int:
+        """Return how many slices of a case count, and say it where some with lesions do not."""
+        kept, all_with_lesions = (int(slices_with_lesions(lesions, share).sum()) for share in (self.min_area, 0))
+        if kept < all_with_lesions:
+            text = f"{kept} of {all_with_lesions} slices with lesions are kept, where these fill {self.min_area:.0%}"
+            logger.info(f"{case}: {text}.")
+        return kept
 
     def _summarise(self, engine: Any) -> None:
         self.records = sorted(from_all_ranks(self.records), key=lambda record: record.case)
@@ -146,6 +164,7 @@ class Detection:
             self.fitted_threshold = average_otsu(images)
         if folder is not None:
             slice_rows = [row for record in images for row in record.slice_rows]
+            logger.info(f"{len(slice_rows)} slices of {len(images)} cases are compared with labels.")
             write_csv(folder / "per_slice.csv", with_all_columns(slice_rows))
             write_csv(folder / "summary.csv", self.rows)
 

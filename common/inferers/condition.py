@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from monai.utils import ensure_tuple
+from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -39,6 +40,7 @@ class ConditionDifferenceInferer(TranslationInferer):
         map_mode: ``signed``, or ``absolute`` for the magnitude of the summed difference.
         map_range: what is scaled to [0, 1], each ``slice``, as in the paper, or the ``volume``, in which healthy slices
             can then stay low.
+        otsu: masks begin at each slice's own threshold by Otsu's method, instead of the weights' one for all.
         index_mode: see ``condition_difference``.
         clip_mode: see ``condition_difference``.
         divide: see ``condition_difference``; scaled maps do not depend on it.
@@ -60,6 +62,7 @@ class ConditionDifferenceInferer(TranslationInferer):
         num_classes: int = 2,
         map_mode: str = "signed",
         map_range: str = "slice",
+        otsu: bool = False,
         index_mode: str = "paper",
         clip_mode: str = "none",
         divide: bool = True,
@@ -74,7 +77,7 @@ class ConditionDifferenceInferer(TranslationInferer):
         self.schedule, self.part, self.compile = schedule, part, compile
         settings = (noise_level, num_difference_steps, tau, guidance_scale)
         self.versions = list(product(*(ensure_tuple(values) for values in settings)))
-        self.map_mode, self.map_range = map_mode, map_range
+        self.map_mode, self.map_range, self.otsu = map_mode, map_range, otsu
         self.modes: dict[str, Any] = {
             "num_classes": num_classes,
             "index_mode": index_mode,
@@ -122,3 +125,10 @@ class ConditionDifferenceInferer(TranslationInferer):
         low = difference.masked_fill(~organ, torch.inf).amin(axes, keepdim=True)
         high = difference.masked_fill(~organ, -torch.inf).amax(axes, keepdim=True)
         return torch.where(organ, (difference - low) / (high - low).clamp(min=1e-12), 0.0)
+
+    def threshold_of(self, anomaly: Tensor, organ: Tensor, network: nn.Module) -> float | Tensor:
+        """Return where the mask begins, one value for all slices or one for each, shape (S, 1, 1, 1)."""
+        if not self.otsu:
+            return super().threshold_of(anomaly, organ, network)
+        found = [threshold_otsu(a[o].cpu().numpy()) if o.any() else 0.0 for a, o in zip(anomaly, organ, strict=True)]
+        return anomaly.new_tensor(found)[:, None, None, None]

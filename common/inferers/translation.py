@@ -86,7 +86,7 @@ class TranslationInferer(ScaledSliceInferer):
             change = torch.where(organ, resample_slices(change, size), 0.0)
             scores = self.scores(change, organ)
             anomaly = per_slice(smooth_in, organ, scores, radius=self.filter_radius(size, pixel_mm))
-            mask = (anomaly >= self.threshold_of(anomaly, network)) & organ
+            mask = (anomaly >= self.threshold_of(anomaly, organ, network)) & organ
             translated = from_slices(change, volume.ndim - 1) * (slices.high - slices.low) + volume[:c]
             rest = torch.cat([mask.float(), organ.float(), probability], dim=1)
             parts = (from_slices(anomaly, volume.ndim - 1), translated, from_slices(rest, volume.ndim - 1))
@@ -122,8 +122,14 @@ class TranslationInferer(ScaledSliceInferer):
         timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
         return 1 - network.get_submodule(self.classifier)(image, timesteps).softmax(1)[:, 0]
 
-    def threshold_of(self, anomaly: Tensor, network: nn.Module) -> float | Tensor:
-        """Return the threshold of the mask, one for all slices or one for each, shape (S, 1, 1, 1)."""
+    def threshold_of(self, anomaly: Tensor, organ: Tensor, network: nn.Module) -> float | Tensor:
+        """Return where the mask begins, one value for all slices or one for each, shape (S, 1, 1, 1).
+
+        Args:
+            anomaly: filtered, shape (S, 1, X, Y).
+            organ: bool, of the same shape.
+            network: the container.
+        """
         if self.relative_threshold is None:
             return self.mask_threshold(network)
         highest = anomaly.amax((1, 2, 3), keepdim=True)

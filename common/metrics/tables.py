@@ -84,6 +84,12 @@ def examine_image(
     return ImageRecord(case, patient, row, [_slice_row(case, 0, *images, diseased, spacing_mm, otsu)])
 
 
+def slices_with_lesions(truth: NDArray[np.bool_], min_area: float = 0.0) -> NDArray[np.bool_]:
+    """Return for each slice of (X, Y[, Z]) whether it has lesions, and whether they fill a share of it at least."""
+    share = np.atleast_3d(truth).mean((0, 1))
+    return (share > 0) & (share >= min_area)
+
+
 def examine_case(
     case: str,
     patient: str,
@@ -93,6 +99,7 @@ def examine_case(
     truth: NDArray[Any],
     spacing_mm: Sequence[float],
     lesion_slices_only: bool = False,
+    min_area: float = 0.0,
     otsu: bool = False,
     probability: NDArray[Any] | None = None,
     relative_thresholds: Sequence[float] = (),
@@ -108,6 +115,7 @@ def examine_case(
         truth: what is lesion.
         spacing_mm: size of a voxel along each axis; NaN where it is unknown, as in films.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
+        min_area: then also those whose lesions fill a smaller share of the slice.
         otsu: also find the threshold of each slice by Otsu's method, among the pixels of the organ.
         probability: of disease in the slice, of the same shape, the same in each pixel that was examined; a slice is
             misclassified if it is above one half without lesions, or the other way round.
@@ -116,7 +124,7 @@ def examine_case(
     """
     truth = truth & organ
     if lesion_slices_only and truth.ndim == 3:
-        shown = truth.any((0, 1))
+        shown = slices_with_lesions(truth, min_area)
         anomaly, mask, organ, truth = (x[..., shown] for x in (anomaly, mask, organ, truth))
         probability = probability if probability is None else probability[..., shown]
     counts, lesions = count_scores(anomaly[organ], truth[organ]), examine_lesions(anomaly, mask, truth, spacing_mm)

@@ -448,6 +448,20 @@ def test_a_file_of_four_volumes_is_not_one_sequence(tmp_path):
         listed(tmp_path, modality="mr", sequences=["flair"])
 
 
+def test_images_of_any_part_of_the_body_are_cases_of_their_own(tmp_path, caplog):
+    write_heads(tmp_path, "a_{}.nii.gz", SEQUENCES[:2], np.diag([2.0, 2, 5, 1]))
+    save((HEAD > 500).astype(np.uint8), tmp_path / "a_t1_label.nii.gz", np.diag([2.0, 2, 5, 1]))
+    items = listed(tmp_path, modality="mr", sequences=None)
+    assert [(item["case"], "label" in item) for item in items] == [("a_t1", True), ("a_t1ce", False)]
+    assert "mm" not in caplog.text
+
+
+def test_an_image_of_any_part_of_the_body_is_one_file(tmp_path):
+    write_dataset(tmp_path, testing=[{"image": ["a.nii.gz", "b.nii.gz"]}])
+    with pytest.raises(BadFileError, match="expected an image in 1 files or one, got"):
+        listed(tmp_path, modality="mr", sequences=None)
+
+
 def test_unknown_sequences_are_refused(tmp_path):
     with pytest.raises(ValueError, match="sequences must be some of t1, t1ce, t2, flair, got dwi"):
         listed(tmp_path, modality="mr", sequences=["dwi"])

@@ -194,6 +194,16 @@ def test_a_case_whose_lesions_lie_beyond_the_organ_has_no_slice_with_lesions():
     assert [record.case for record in detection.records] == ["a"]
 
 
+def test_slices_whose_lesions_are_small_are_left_out_and_counted(caplog):
+    share = 4 / (14 * 12)
+    detection, small = Detection(container(), lesion_slices_only=True, min_area=share), item("small")
+    small["label"][:, 5, 4, 2] = 0
+    with caplog.at_level("INFO"):
+        run([item("a"), small], detection)
+    assert [record.case for record in detection.records] == ["a"]
+    assert "small: 0 of 1 slices with lesions are kept, where these fill 2%" in caplog.text
+
+
 @pytest.mark.parametrize("axcodes", ORIENTATIONS)
 def test_the_numbers_do_not_depend_on_how_a_file_is_stored(tmp_path, axcodes):
     for folder, codes in (("expected", "RAS"), ("got", axcodes)):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from monai.data import MetaTensor
+from skimage.filters import threshold_otsu
 from torch import nn
 
 from common.inferers.condition import ConditionDifferenceInferer
@@ -121,3 +122,12 @@ def test_unknown_maps_are_refused(options, message):
 def test_guidance_without_a_classifier_is_refused(network, image):
     with pytest.raises(ValueError, match="guidance needs a classifier"):
         inferer(guidance_scale=1.0, classifier=None)(image, network)
+
+
+def test_masks_may_begin_at_the_own_threshold_of_each_slice(network, image):
+    anomaly, _, mask, head, _ = inferer(otsu=True, threshold=2.0)(image, network)[0]
+    for z in range(2):
+        assert torch.equal(
+            mask[..., z] > 0, anomaly[..., z] >= threshold_otsu(anomaly[..., z][head[..., z] > 0].numpy())
+        )
+    assert mask.any()

@@ -8,6 +8,7 @@ from common.metrics.tables import (
     examine_case,
     examine_image,
     froc,
+    slices_with_lesions,
     summarise,
     summarise_images,
     with_all_columns,
@@ -48,6 +49,12 @@ def test_there_is_a_row_for_each_slice_with_organ(scan):
 
 def test_the_papers_test_set_has_slices_with_lesions_only(scan):
     assert [row["lesion_pixels"] for row in record(scan, lesion_slices_only=True).slice_rows] == [4, 4]
+
+
+def test_slices_with_smaller_lesions_can_be_left_out(scan):
+    scan["truth"][2, 2, 2] = False
+    assert slices_with_lesions(scan["truth"]).tolist() == [False, True, True, False]
+    assert [row["slice"] for row in record(scan, lesion_slices_only=True, min_area=0.04).slice_rows] == [0]
 
 
 def test_lesions_beyond_the_organ_do_not_count(scan):
