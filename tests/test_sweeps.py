@@ -13,7 +13,7 @@ from common.networks.parts import NetworkParts
 from common.report.figures import Display
 from common.samplers.guidance import classifier_guidance
 from common.schedulers import NoiseSchedule
-from common.sweeps import sweep_guidance
+from common.sweeps import sweep, varied
 
 
 class Standard(nn.Module):
@@ -49,10 +49,10 @@ def item(case, lesion=True):
     return {"case": case, "image": MetaTensor(image, affine=affine), "label": MetaTensor(label, affine=affine)}
 
 
-def inferer():
-    return DdimTranslationInferer(
+def inferer(kind=DdimTranslationInferer, noise_level=(20, 40)):
+    return kind(
         schedule=NoiseSchedule(100, num_inference_steps=20, spacing="trailing"),
-        noise_level=[20, 40],
+        noise_level=noise_level,
         guidance={"classifier": partial(classifier_guidance, target=0)},
         guidance_scale=[0.0, 1.0, 10.0],
         pixel_mm=1.0,
@@ -64,11 +64,18 @@ def inferer():
     )
 
 
-def run(network, tmp_path, items, **options):
+def run(network, tmp_path, items, inferers=None, **options):
     save_atomically(network.state_dict(), tmp_path / "model.pt")
     display = Display(channel=1, window=None, map_window=(0, 1), unit="of 1")
-    sweep_guidance(
-        items, inferer(), network, str(tmp_path / "model.pt"), str(tmp_path), display, "Synthetic.", **options
+    sweep(
+        items,
+        inferers or inferer(),
+        network,
+        str(tmp_path / "model.pt"),
+        str(tmp_path),
+        display,
+        "Synthetic.",
+        **options,
     )
     return table(tmp_path / "sweep.csv")
 
@@ -114,3 +121,25 @@ def test_without_lesions_in_the_organ_there_is_nothing_to_sweep(network, tmp_pat
     for one in (item("a", lesion=False), outside):
         with pytest.raises(ValueError, match="expected a case with lesions"):
             run(network, tmp_path, [one])
+
+
+class Steps(DdimTranslationInferer):
+    """As if its settings were others."""
+
+    settings = property(lambda self: [{"steps": n, "share": 0.5} for n in (1, 5, 9)])
+
+
+def test_inferers_that_vary_other_keys_have_curves_and_strips_of_their_own(network, tmp_path):
+    other = inferer(Steps, noise_level=20)
+    rows = run(network, tmp_path, [item("a")], inferers=[inferer(), other])
+    assert len(rows) == 9
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png") == 2 + 3
+    assert "Over noise_level, at guidance_scale 1." in page
+    assert "Over steps." in page
+
+
+def test_what_does_not_vary_is_not_shown_twice():
+    settings = [(("a", 1), ("b", 2)), (("a", 1), ("b", 3))]
+    assert varied(settings) == {"b": [2, 3]}
+    assert varied(settings[:1]) == {"b": [2]}

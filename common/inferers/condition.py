@@ -75,8 +75,8 @@ class ConditionDifferenceInferer(TranslationInferer):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
         self.schedule, self.part, self.compile = schedule, part, compile
-        settings = (noise_level, num_difference_steps, tau, guidance_scale)
-        self.versions = list(product(*(ensure_tuple(values) for values in settings)))
+        several = (noise_level, num_difference_steps, tau, guidance_scale)
+        self.versions = list(product(*(ensure_tuple(values) for values in several)))
         self.map_mode, self.map_range, self.otsu = map_mode, map_range, otsu
         self.modes: dict[str, Any] = {
             "num_classes": num_classes,
@@ -84,6 +84,12 @@ class ConditionDifferenceInferer(TranslationInferer):
             "clip_mode": clip_mode,
             "divide": divide,
         }
+
+    @property
+    def settings(self) -> list[dict[str, float]]:
+        """What each version is made with, by the names of the keys."""
+        names = ("noise_level", "num_difference_steps", "tau", "guidance_scale")
+        return [dict(zip(names, version, strict=True)) for version in self.versions]
 
     def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
         """Return the images plus their differences, for all settings."""

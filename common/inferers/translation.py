@@ -186,6 +186,15 @@ class DiffusionTranslationInferer(TranslationInferer):
         self.noise_levels, self.guidance_scales = ensure_tuple(noise_level), ensure_tuple(guidance_scale)
         self.encode_class, self.decode_class = encode_class, decode_class
 
+    @property
+    def settings(self) -> list[dict[str, float]]:
+        """What each version is made with, by the names of the keys; of several tasks also the number."""
+        several = len(self.tasks) > 1
+        return [
+            {"noise_level": level, **({"task": task} if several else {}), "guidance_scale": scale}
+            for level, task, scale in product(self.noise_levels, range(len(self.tasks)), self.guidance_scales)
+        ]
+
     def model(self, network: nn.Module, label: int | None) -> Any:
         """Return the noise predictor for a class."""
         return noise_predictor(network.get_submodule(self.part), self.amp, self.compile, label)

@@ -126,8 +126,6 @@ def test_guidance_without_a_classifier_is_refused(network, image):
 
 def test_masks_may_begin_at_the_own_threshold_of_each_slice(network, image):
     anomaly, _, mask, head, _ = inferer(otsu=True, threshold=2.0)(image, network)[0]
-    for z in range(2):
-        assert torch.equal(
-            mask[..., z] > 0, anomaly[..., z] >= threshold_otsu(anomaly[..., z][head[..., z] > 0].numpy())
-        )
+    for a, m, h in zip(anomaly.unbind(-1), mask.unbind(-1), head.unbind(-1), strict=True):
+        assert torch.equal(m > 0, a >= threshold_otsu(a[h > 0].numpy()))
     assert mask.any()
