@@ -53,6 +53,8 @@ def record(src: str) -> None:
     loss = np.load(guided / "d_loss.npz")
     kept = [n for n in loss.files if not n.startswith("seg")]
     np.savez_compressed(GOLDEN / "hybrid_vlb.npz", **{name: loss[name] for name in kept})
+    kept = [n for n in loss.files if n.startswith("seg")]
+    np.savez_compressed(GOLDEN / "segmentation.npz", **{name: loss[name] for name in kept})
     weights = np.load(guided / "weights.npz")
     np.savez_compressed(GOLDEN / "tiny_unet.npz", **{name: weights[name] for name in weights.files})
     single, loops = np.load(guided / "steps.npz"), np.load(guided / "ab_anomaly.npz")

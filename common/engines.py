@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 from ignite.engine import Events
 from ignite.handlers import Checkpoint, EMAHandler, TerminateOnNan
 from monai.data import decollate_batch
@@ -16,6 +17,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from .checkpoints import load_parts, read_weights, save_atomically
+from .handlers.output import write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,33 @@ def run_stage(
         calibrate()
     _save_on_rank_0(network.state_dict(), model_path)
     idist.barrier()
+
+
+def run_repeats(evaluator: Evaluator, inferer: Any, scores: Any, num_repeats: int, output_dir: str) -> None:
+    """Run an evaluation with one seed after the other.
+
+    With several, ``repeats.csv`` has mean and standard deviation over the repeats for each row of the summary; all else
+    in the folder is of the last.
+
+    Args:
+        evaluator: of labelled cases.
+        inferer: its inferer, with ``seed``: that of the first repeat.
+        scores: handler of the evaluator, with ``rows``: ``Detection`` or ``SegmentationScores``.
+        num_repeats: 1 is a plain run.
+        output_dir: where the table goes.
+    """
+    first, found = inferer.seed, []
+    for inferer.seed in range(first, first + num_repeats):
+        evaluator.run()
+        found.append({row["metric"]: row["value"] for row in scores.rows})
+    if num_repeats == 1 or not found[0] or idist.get_rank() > 0:
+        return
+    rows = []
+    for metric in found[0]:
+        values = np.array([repeat[metric] for repeat in found])
+        rows.append({"metric": metric, "mean": values.mean(), "std": values.std(ddof=1), "repeats": num_repeats})
+        logger.info(f"{metric}: {values.mean():.4g} +- {values.std(ddof=1):.2g}")
+    write_csv(Path(output_dir) / "repeats.csv", rows)
 
 
 def fit_threshold(evaluator: Evaluator, detection: Any, network: nn.Module) -> None:

@@ -14,11 +14,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 class TinyUNet:
-    """The noise predictor that the golden vectors were made with; weights are a recording."""
+    """The noise predictor that the golden vectors were made with, of images or of masks; weights are a recording."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64, of_masks: bool = False) -> None:
         recorded = np.load(GOLDEN / "tiny_unet.npz")
-        self.w = {name[5:]: torch.tensor(recorded[name], dtype=dtype) for name in recorded.files if name[:4] == "unet"}
+        weights = np.load(GOLDEN / "segmentation.npz") if of_masks else recorded
+        names = {name.partition("_")[2]: name for name in weights.files if name.startswith(("unet_", "segnet_"))}
+        self.w = {short: torch.tensor(weights[name], dtype=dtype) for short, name in names.items()}
         self.classifier = {n[4:]: torch.tensor(recorded[n], dtype=dtype) for n in recorded.files if n[:3] == "cls"}
         self.image = torch.tensor(recorded["x0"], dtype=dtype)
         self.noise = torch.tensor(recorded["noise"], dtype=dtype)

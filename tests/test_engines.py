@@ -1,5 +1,6 @@
 """Stages on a network of one layer: what is trained, kept, resumed, published and refused."""
 
+import csv
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ignite.handlers import EMAHandler
@@ -17,7 +19,7 @@ from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 from torch import nn
 
 from common.data.cases import Failures
-from common.engines import CaseEvaluator, SeedEachEpoch, fit_threshold, publish_threshold, run_stage
+from common.engines import CaseEvaluator, SeedEachEpoch, fit_threshold, publish_threshold, run_repeats, run_stage
 from common.networks.parts import NetworkParts
 
 
@@ -244,3 +246,30 @@ def test_no_lesions_no_threshold(tmp_path, caplog):
     fit_threshold(Nothing(), Nothing(), network)
     assert "was not fitted" in caplog.text
     assert torch.isnan(network.threshold)
+
+
+class Drawing:
+    """An evaluation whose results depend on the seed of its inferer."""
+
+    def __init__(self):
+        self.seed, self.rows = 5, []
+
+    def run(self):
+        self.rows = [{"metric": "Dice", "value": 0.1 * self.seed}, {"metric": "HD95", "value": 2.0}]
+
+
+def test_repeats_have_seeds_of_their_own_and_a_table(tmp_path):
+    drawing = Drawing()
+    run_repeats(drawing, drawing, drawing, 4, str(tmp_path))
+    rows = list(csv.DictReader((tmp_path / "repeats.csv").open()))
+    assert [row["metric"] for row in rows] == ["Dice", "HD95"]
+    assert float(rows[0]["mean"]) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
+    assert float(rows[0]["std"]) == pytest.approx(np.std([0.5, 0.6, 0.7, 0.8], ddof=1))
+    assert float(rows[1]["std"]) == 0
+
+
+def test_a_single_run_has_no_table_of_repeats(tmp_path):
+    drawing = Drawing()
+    run_repeats(drawing, drawing, drawing, 1, str(tmp_path))
+    assert drawing.rows[0]["value"] == 0.5
+    assert not list(tmp_path.iterdir())

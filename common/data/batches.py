@@ -91,6 +91,14 @@ class PatchPrepareBatch(PrepareBatch):
         return corner
 
 
+class SegmentationPrepareBatch(PatchPrepareBatch):
+    """The patch of the image is the input, that of the label the target, 0 or 1 in each of its channels."""
+
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
+        """Return images and masks."""
+        return patches["image"], TARGETS["label"](patches)
+
+
 class DiffusionPrepareBatch(PatchPrepareBatch):
     """Draw timestep and noise for each patch: for MONAI's ``DiffusionInferer`` or ``NoisyInferer``.
 

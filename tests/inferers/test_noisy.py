@@ -1,6 +1,10 @@
+import numpy as np
 import torch
+from conftest import GOLDEN, TinyUNet
 
+from common.data.batches import DiffusionPrepareBatch
 from common.inferers.noisy import NoisyInferer
+from common.losses.hybrid_vlb import HybridVLBLoss
 from common.schedulers import NoiseSchedule
 
 
@@ -25,3 +29,19 @@ def test_a_condition_comes_before_the_noisy_image():
     noise, timesteps = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 7])
     found = NoisyInferer(schedule)(image, lambda x, t: x, noise=noise, timesteps=timesteps, condition=condition)
     assert torch.equal(found, torch.cat([condition, schedule.add_noise(image, noise, timesteps)], 1))
+
+
+def test_the_loss_of_conditioned_masks_equals_that_of_the_released_program(monkeypatch):
+    recorded, masks = (np.load(GOLDEN / f"{name}.npz") for name in ("hybrid_vlb", "segmentation"))
+    image, noise, timesteps, label = (
+        torch.tensor(x) for x in (recorded["x"], recorded["noise"][:, :1], recorded["t"], masks["seg_mask_raw"])
+    )
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: noise)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: timesteps)
+    prepare, schedule = DiffusionPrepareBatch(1000, conditioned=True, patch_size=(8, 8)), NoiseSchedule(1000)
+    mask, target, _, given = prepare.prepare({"image": image, "label": label})
+    found = NoisyInferer(schedule)(mask, TinyUNet(of_masks=True), **given)
+    loss = HybridVLBLoss(schedule, reduction="none")(found, target)
+    np.testing.assert_allclose(loss, masks["seg_loss"], rtol=1e-5, atol=1e-5)
+    simple = HybridVLBLoss(schedule, reduction="none")(found[:, :1], target)
+    np.testing.assert_allclose(simple, masks["seg_mse"], rtol=1e-5, atol=1e-5)

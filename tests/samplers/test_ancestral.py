@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, GaussianModel, healthy
+from conftest import GOLDEN, GaussianModel, TinyUNet, healthy
 
 from common.samplers.ancestral import ancestral_step, denoise, mean_and_log_variance, sample
 from common.samplers.guidance import classifier_guidance
@@ -32,6 +32,16 @@ def test_a_guided_draw_equals_guided_diffusion(tiny_unet, tiny_classifier, monke
     # guided-diffusion casts mean and gradient to float32 there.
     drawn = ancestral_step(healthy(tiny_unet), x_t, step, schedule, guides=[guide])
     np.testing.assert_allclose(drawn, RECORDED[f"{name}_i{step}_sample_guided"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [0, 500, 999])
+def test_a_draw_of_a_mask_equals_the_released_program(monkeypatch, step):
+    recorded, masks = (np.load(GOLDEN / f"{name}.npz") for name in ("hybrid_vlb", "segmentation"))
+    image, x_t = torch.tensor(recorded["x"][:1]), torch.tensor(recorded["noise"][:1, :1])
+    monkeypatch.setattr("common.samplers.ancestral.randn_like", lambda *_: x_t.flip(-1))
+    model = TinyUNet(of_masks=True)
+    drawn = ancestral_step(lambda x, t: model(torch.cat([image, x], dim=1), t), x_t, step, NoiseSchedule(1000))
+    np.testing.assert_allclose(drawn, masks[f"seg_psample_i{step}"], rtol=1e-5, atol=1e-5)
 
 
 def test_a_loop_of_50_steps_equals_guided_diffusion(tiny_unet, monkeypatch):
