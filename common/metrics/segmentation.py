@@ -117,12 +117,21 @@ def hd95_mm(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Seque
 def summarise_segmentations(records: Sequence[SegmentationRecord], num_resamples: int = 0) -> list[Row]:
     """Return the table of a run: a row a metric, with its interval over patients.
 
+    Args:
+        records: of all cases.
+        num_resamples: draws of the bootstrap, 0 for no intervals.
+    """
+    return rows_with_intervals([r.patient for r in records], segmentation_statistics(records), num_resamples)
+
+
+def segmentation_statistics(records: Sequence[SegmentationRecord]) -> dict[str, Statistic]:
+    """Return all metrics of a run, by their names.
+
     As in the table of Wolleb et al. 2022, "Diffusion Models for Implicit Image Segmentation Ensembles", slices count
     where something should be segmented, and "with a mask" leaves out those where nothing is.
 
     Args:
         records: of all cases.
-        num_resamples: draws of the bootstrap, 0 for no intervals.
     """
     errors = PooledCounts([r.errors for r in records])
     calibration = np.stack([r.calibration for r in records])
@@ -135,19 +144,15 @@ def summarise_segmentations(records: Sequence[SegmentationRecord], num_resamples
             statistics[f"{name}, mean of slices"] = _mean_of(slices, key)
         statistics[f"{name}, mean of slices with a mask"] = _mean_of(filled, key)
         statistics[f"{name} in 3-D, mean of patients"] = _mean_of([[r.row] for r in records], key)
-    return rows_with_intervals(
-        [r.patient for r in records],
-        {
-            **statistics,
-            "share of slices without a mask": mean_of_slices(empty),
-            "expected calibration error": lambda w: calibration_error(np.tensordot(w, calibration, 1)),
-            "AUROC of the uncertainty for errors": lambda w: errors.curve(w).auroc(),
-            "error rate": lambda w: float(retention(errors.curve(w))[1][0]),
-            "area under the error retention curve": lambda w: retention_area(errors.curve(w)),
-            "correlation of Dice and mean uncertainty over slices (Spearman)": _correlation(slices),
-        },
-        num_resamples,
-    )
+    return {
+        **statistics,
+        "share of slices without a mask": mean_of_slices(empty),
+        "expected calibration error": lambda w: calibration_error(np.tensordot(w, calibration, 1)),
+        "AUROC of the uncertainty for errors": lambda w: errors.curve(w).auroc(),
+        "error rate": lambda w: float(retention(errors.curve(w))[1][0]),
+        "area under the error retention curve": lambda w: retention_area(errors.curve(w)),
+        "correlation of Dice and mean uncertainty over slices (Spearman)": _correlation(slices),
+    }
 
 
 def _mean_of(rows: Sequence[Sequence[Row]], key: str) -> Statistic:

@@ -1,53 +1,33 @@
-"""Compare a bundle's method with its baselines and controls on phantoms: ``python -m ci.study gdpi``.
+"""Anomaly maps compared: a bundle's method, its baselines and controls."""
 
-Patients, seeds and rows are fixed here; the budgets of the trained methods are those of ``ci.train_demo``.
-``--tune True`` compares settings on validation patients instead. What methods answer is kept in the output folder, so
-that a study can be continued.
-"""
-
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fire
 import numpy as np
 import torch
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from common.checkpoints import load_parts
 from common.handlers.output import write_csv
-from common.metrics.intervals import patient_bootstrap
 from common.metrics.pixels import Curve, PooledCounts
-from common.metrics.tables import CaseRecord, Row, average_otsu, examine_case, summarise
+from common.metrics.tables import CaseRecord, Row, Statistic, average_otsu, examine_case, summarise
 from common.phantoms.__main__ import abdomen_ct, brain_mr, pancreas_ct
-from common.report.figures import CT, Display, Panel, box_around, curves_figure, panel_grid, png
+from common.report.figures import Panel, box_around, curves_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
 from common.transforms.anomaly import anomaly_map, smooth_in
 from common.transforms.organ import foreground, right_part
 
-from . import ROOT, bundle_parser
+from .. import ROOT, bundle_parser
+from .answers import NUM_PATIENTS, SCANNERS, Case, Source, cases_of, display_of, kept_answers
+from .tables import NUM_BOOTSTRAPS, difference, mean_of, on_page, with_interval
 
 FLAIR = 3
 """Its channel."""
 
-SCANNERS = {"a": "the scanner of the training", "b": "another scanner, nothing tuned on it"}
-NUM_PATIENTS, NUM_VALIDATION, NUM_SEEDS, NUM_BOOTSTRAPS = 20, 12, 3, 1000
-
-
-class Case(NamedTuple):
-    """A patient on the config's grid: arrays of shape (X, Y, Z), and the channels as the inferer takes them."""
-
-    name: str
-    inputs: torch.Tensor
-    image: NDArray[np.float32]
-    organ: NDArray[np.bool_]
-    truth: NDArray[np.bool_]
-    spacing_mm: list[float]
+NUM_VALIDATION, NUM_SEEDS = 12, 3
 
 
 class Method(NamedTuple):
@@ -170,7 +150,7 @@ def noise_encoding_methods(
         "the paper's noise level and scale": ({"noise_level": paper[0], "guidance_scale": paper[1]}, False),
         "s = 0, conditioning alone": ({"guidance_scale": 0.0}, False),
         "DDPM, random noise in place of the encoding": (noise, True),
-        "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, True),
+        "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, False),
         "saliency of the classifier": (_inferer("comparisons.AttributionInferer", options), False),
         "Grad-CAM of the classifier": (_inferer("comparisons.AttributionInferer", options, method="grad_cam"), False),
         **{f"control: {name}": (keys, False) for name, keys in controls.items()},
@@ -282,7 +262,7 @@ STUDIES = {
 }
 
 
-def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_workers: int = 2) -> None:
+def detection_study(bundle: str, output_dir: str | None = None, tune: bool = False, num_workers: int = 2) -> None:
     """Write the tables as CSV, and ``report.html``.
 
     Args:
@@ -334,12 +314,12 @@ def study(bundle: str, output_dir: str | None = None, tune: bool = False, num_wo
             Section(
                 f"Scanner {scanner}: {meaning}",
                 [EXPLANATION],
-                [_with_intervals(row) for row in rows],
+                [on_page(row) for row in rows],
                 [Picture("Seed 0.", png(curves_figure(curves)))],
             ),
             Section(
                 f"Scanner {scanner}: controls against the method with the same filter",
-                rows=[_with_intervals(row) for row in same_filter],
+                rows=[on_page(row) for row in same_filter],
             ),
             Section(f"Scanner {scanner}: {default} by size of the lesion, seed 0", rows=sizes),
             Section(
@@ -361,22 +341,10 @@ EXPLANATION = (
 )
 
 
-def display_of(bundle: str) -> Display:
-    """Return how a bundle's own report shows images and maps."""
-    parser = bundle_parser(bundle, "inference")
-    return parser.get_parsed_content("display") if "display" in parser else CT
-
-
 def read_cases(bundle: str, dataset_dir: Path, split: str) -> Iterator[Case]:
     """Yield the cases of a data set as the bundle's own preprocessing gives them."""
     plan = STUDIES[bundle]
-    settings = {"dataset_dir": str(dataset_dir), "split": split, **plan.case_settings}
-    channel = display_of(bundle).channel
-    for item in bundle_parser(bundle, "inference", **settings).get_parsed_content("dataset"):
-        inputs, truth = item["image"], item["label"]
-        image, organ = inputs[channel].numpy(), plan.organ(inputs).numpy()
-        lesions = (truth[0].numpy() > 0) & organ
-        yield Case(str(item["case"]), inputs[None], image, organ, lesions, [float(s) for s in inputs.pixdim])
+    yield from cases_of(bundle, dataset_dir, split, plan.organ, **plan.case_settings)
 
 
 def examine(
@@ -414,24 +382,8 @@ def answers(
     """Yield what a method answers for each case: the channel that the study keeps."""
     plan = STUDIES[bundle]
     settings = {**plan.answer_settings, **method.settings, **({"seed": seed} if method.drawn else {})}
-    parser = bundle_parser(bundle, method.config, **settings)
-    weights = Path(parser.get_parsed_content("model_path"))
-    config = ROOT / "bundles" / bundle / "configs" / f"{method.config}.json"
-    made_from = config.read_bytes() + weights.read_bytes() + json.dumps(settings).encode()
-    kept = folder / "answers" / split / f"{method.inferer.split('::')[0]}_{hashlib.sha256(made_from).hexdigest()[:12]}"
-    network = None
-    for case in tqdm(cases, desc=next(iter(method.rows)), leave=False):
-        path = kept / f"{case.name}.npz"
-        if not path.is_file():
-            if network is None:
-                inferer, network = parser.get_parsed_content(method.inferer), parser.get_parsed_content("network")
-                inferer.progress = False
-                load_parts(network, str(weights))
-                network.eval()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            answer = inferer(case.inputs.to(parser.get_parsed_content("device")), network)[0, plan.answer]
-            np.savez_compressed(path, answer=answer.cpu().numpy())
-        yield np.load(path)["answer"]
+    source = Source(bundle, method.config, method.inferer, settings)
+    yield from kept_answers(source, folder, cases, split, plan.answer, next(iter(method.rows)))
 
 
 def _fitted(records: Sequence[CaseRecord], otsu: bool) -> float:
@@ -441,32 +393,26 @@ def _fitted(records: Sequence[CaseRecord], otsu: bool) -> float:
 def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
     """Return the table: a row a method, with intervals, and with the difference of the first to it."""
     patients = [record.patient for record in next(iter(found.values()))[0]]
-    default = next(iter(found))
     pooled = {row: [_pooled(records) for records in seeds] for row, seeds in found.items()}
 
-    def metrics(row: str) -> dict[str, Callable[[NDArray[np.float64]], float]]:
-        def mean_of_seeds(metric: Callable[[Curve], float]) -> Callable[[NDArray[np.float64]], float]:
-            return lambda weights: float(np.mean([metric(p.curve(weights)) for p in pooled[row]]))
+    def metrics(row: str) -> dict[str, Statistic]:
+        def over_seeds(metric: Callable[[Curve], float]) -> Statistic:
+            return mean_of([partial(_of_curve, p, metric) for p in pooled[row]])
 
         return {
-            "auc": mean_of_seeds(Curve.auroc),
-            "ap": mean_of_seeds(Curve.average_precision),
-            "dice": mean_of_seeds(lambda curve: curve.dice_at(thresholds[row])),
-            "dice_best_threshold_of_this_test": mean_of_seeds(lambda curve: curve.best_dice()[0]),
+            "auc": over_seeds(Curve.auroc),
+            "ap": over_seeds(Curve.average_precision),
+            "dice": over_seeds(lambda curve: curve.dice_at(thresholds[row])),
+            "dice_best_threshold_of_this_test": over_seeds(lambda curve: curve.best_dice()[0]),
         }
 
-    table = []
+    table, default = [], metrics(next(iter(found)))
     for row in tqdm(found, desc="intervals", leave=False):
         numbers: Row = {"method": row}
         for name, metric in metrics(row).items():
-            numbers[name] = metric(np.ones(len(patients)))
-            numbers[f"{name}_low"], numbers[f"{name}_high"] = patient_bootstrap(patients, metric, NUM_BOOTSTRAPS)
+            numbers |= with_interval(name, metric, patients)
         for name in ("ap", "dice"):
-            ours, theirs = metrics(default)[name], metrics(row)[name]
-            difference = partial(_difference, ours, theirs)
-            numbers[f"{name}_difference"] = difference(np.ones(len(patients)))
-            low, high = patient_bootstrap(patients, difference, NUM_BOOTSTRAPS)
-            numbers[f"{name}_difference_low"], numbers[f"{name}_difference_high"] = low, high
+            numbers |= with_interval(f"{name}_difference", difference(default[name], metrics(row)[name]), patients)
         numbers["threshold"] = thresholds[row]
         normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
         areas = [s["organ_pixels"] for s in normal]
@@ -476,19 +422,8 @@ def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
     return table
 
 
-def _with_intervals(row: Row) -> Row:
-    """Return a row of the table as the page shows it, each interval beside its number."""
-    shown: Row = {}
-    for name, value in row.items():
-        if f"{name}_low" in row:
-            shown[name.replace("_", " ")] = f"{value:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-        elif not name.endswith(("_low", "_high")):
-            shown[name.replace("_", " ")] = value
-    return shown
-
-
-def _difference(ours: Callable[..., float], theirs: Callable[..., float], weights: NDArray[np.float64]) -> float:
-    return ours(weights) - theirs(weights)
+def _of_curve(pooled: PooledCounts, metric: Callable[[Curve], float], weights: NDArray[np.float64]) -> float:
+    return metric(pooled.curve(weights))
 
 
 def panels(
@@ -537,7 +472,3 @@ def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]]) -> Row:
 
 def _pooled(records: Sequence[CaseRecord]) -> PooledCounts:
     return PooledCounts([record.counts for record in records])
-
-
-if __name__ == "__main__":
-    fire.Fire(study)

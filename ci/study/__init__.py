@@ -1,0 +1,1 @@
+"""Methods compared with their baselines and controls on phantoms."""
