@@ -122,6 +122,7 @@ BRAIN_KEYS = GRID_KEYS | _keys("num_channels", "normalize", "percentile", "slice
 HEAD_KEYS: dict[str, Any] = GRID_KEYS | {"normalize": "@hu_window", "only_organ": True, "right_share": "@head_share"}
 """Options that all inferers of a bundle are made with."""
 
+AUTHORS = {"index_mode": "authors", "clip_mode": "authors"}
 DIFFUSION_KEYS = _keys("schedule", "noise_level", "guidance", "guidance_scale", "encode_class", "decode_class", "seed")
 
 
@@ -150,7 +151,7 @@ def noise_encoding_methods(
         "the paper's noise level and scale": ({"noise_level": paper[0], "guidance_scale": paper[1]}, False),
         "s = 0, conditioning alone": ({"guidance_scale": 0.0}, False),
         "DDPM, random noise in place of the encoding": (noise, True),
-        "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, False),
+        "the released program's indices and clipping": (AUTHORS, False),  # its one draw is a step's noise
         "saliency of the classifier": (_inferer("comparisons.AttributionInferer", options), False),
         "Grad-CAM of the classifier": (_inferer("comparisons.AttributionInferer", options, method="grad_cam"), False),
         **{f"control: {name}": (keys, False) for name, keys in controls.items()},
@@ -168,6 +169,73 @@ def noise_encoding_tuning(noise_levels: Sequence[int], guidance_scales: Sequence
         for level in noise_levels
         for scale in guidance_scales
         for settings in ({"noise_level": level, "guidance_scale": scale},)
+    ]
+
+
+FLAIR_KEYS = BRAIN_KEYS | _keys("organ")
+CG_DIFF = _inferer(
+    "translation.DdimTranslationInferer",
+    {name: key for name, key in (FLAIR_KEYS | DIFFUSION_KEYS).items() if name not in ("guidance", "guidance_scale")},
+    guidance={
+        "classifier": {"_target_": "common.samplers.guidance.classifier_guidance", "_mode_": "callable", "target": 0}
+    },
+    guidance_scale=100.0,
+    encode_class=0,
+    decode_class=0,
+)
+CG_DIFF["inferer"]["schedule"] = {
+    "_target_": "common.schedulers.NoiseSchedule",
+    "num_train_timesteps": "@num_train_timesteps",
+    "num_inference_steps": 250,
+    "spacing": "trailing",
+}
+"""The bundle ``wolleb_anomaly``'s sampler on CDM's network: Q = 400, s = 100, every fourth timestep."""
+
+CAMS = {"Grad-CAM": "grad_cam", "Grad-CAM++": "grad_cam_pp", "Score-CAM": "score_cam", "Layer-CAM": "layer_cam"}
+
+
+def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
+    """Return the rows of Table 1 of Hu et al. 2023, and the controls; the first is the bundle's default."""
+    settings: dict[str, tuple[dict[str, Any], bool]] = {
+        "CDM": ({}, True),
+        "CG-CDM, s = 10": ({"guidance_scale": 10.0}, True),
+        "CDM, the released program's indices and clipping": (AUTHORS, True),
+        **{
+            f"{name}{', six views' if smooth else ''}": (
+                _inferer("comparisons.AttributionInferer", FLAIR_KEYS, method=method, smooth=smooth),
+                False,
+            )
+            for name, method in CAMS.items()
+            for smooth in (False, True)
+        },
+        "CG-Diff": (CG_DIFF, False),
+        "control: FLAIR, histogram equalised": (_inferer("comparisons.EqualizedInferer", FLAIR_KEYS, channel=0), False),
+        "control: distance to the median of the head": (
+            _inferer("comparisons.MedianTranslationInferer", FLAIR_KEYS),
+            False,
+        ),
+    }
+    return [
+        *(Method({row: default_radius}, settings=keys, drawn=drawn) for row, (keys, drawn) in settings.items()),
+        Method({"supervised U-Net, which sees masks": default_radius}, "baselines"),
+    ]
+
+
+def cdm_tuning() -> list[Method]:
+    """Return the settings that are tried on validation patients: one key after the other."""
+    tried: list[dict[str, Any]] = [
+        *({"noise_level": q} for q in (100, 200, 300, 400, 500, 600)),
+        *({"noise_level": q, "guidance_scale": 10.0} for q in (200, 400)),
+        *({"num_difference_steps": r} for r in (1, 5, 20, 40)),
+        *({"tau": tau} for tau in (0.0, 0.5, 0.9, 0.99)),
+        *({"guidance_scale": s} for s in (1.0, 10.0, 50.0)),
+        {"map_mode": "absolute"},
+    ]
+    return [
+        Method(
+            {f"{', '.join(f'{k} {v}' for k, v in keys.items())}, filter {r}": r for r in ([0], [1], [2])}, settings=keys
+        )
+        for keys in tried
     ]
 
 
@@ -193,6 +261,7 @@ class Study(NamedTuple):
         case_settings: keys of the config that cases are read with.
         answer_settings: keys of all configs that methods answer with.
         otsu: thresholds are means of Otsu's on validation patients, not those of the largest Dice.
+        lesion_slices_only: as in the paper, slices without lesions do not count.
         decimals: of the scores that are counted, so that few differ.
         pairs: rows that are also compared with one another, each method with its control.
     """
@@ -206,11 +275,12 @@ class Study(NamedTuple):
     case_settings: Mapping[str, Any] = {}
     answer_settings: Mapping[str, Any] = {}
     otsu: bool = False
+    lesion_slices_only: bool = False
     decimals: int = 1
     pairs: Mapping[str, str] = {}
 
 
-noise_encoding_study = partial(
+anomaly_study = partial(
     Study,
     answer=0,
     score=lambda case, anomaly, radius: smooth_in(case.organ, anomaly, radius),
@@ -230,7 +300,7 @@ STUDIES = {
         case_settings={"organ_source": "file"},
         pairs={f"GDPI, filter {r}": f"control: median in the hole, filter {r}" for r in FILTERS},
     ),
-    "wolleb_anomaly": noise_encoding_study(
+    "wolleb_anomaly": anomaly_study(
         write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
         methods=partial(
             noise_encoding_methods,
@@ -245,7 +315,15 @@ STUDIES = {
         organ=lambda inputs: foreground(inputs)[0],
         otsu=True,
     ),
-    "pancreas_anomaly": noise_encoding_study(
+    "cdm": anomaly_study(
+        write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
+        methods=cdm_methods,
+        tuning=cdm_tuning,
+        organ=lambda inputs: foreground(inputs)[0],
+        otsu=True,
+        lesion_slices_only=True,
+    ),
+    "pancreas_anomaly": anomaly_study(
         write=partial(pancreas_ct, shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
         methods=partial(
             noise_encoding_methods,
@@ -344,7 +422,9 @@ EXPLANATION = (
 def read_cases(bundle: str, dataset_dir: Path, split: str) -> Iterator[Case]:
     """Yield the cases of a data set as the bundle's own preprocessing gives them."""
     plan = STUDIES[bundle]
-    yield from cases_of(bundle, dataset_dir, split, plan.organ, **plan.case_settings)
+    for case in cases_of(bundle, dataset_dir, split, plan.organ, **plan.case_settings):
+        if case.truth.any() or not plan.lesion_slices_only:
+            yield case
 
 
 def examine(
@@ -358,6 +438,7 @@ def examine(
 ) -> Records:
     """Return the records of all rows; answers that lie in the folder are not made again."""
     plan = STUDIES[bundle]
+    options: dict[str, Any] = {"otsu": plan.otsu, "lesion_slices_only": plan.lesion_slices_only}
     found: Records = {}
     for index, method in enumerate(methods):
         for seed in range(num_seeds if method.drawn else 1):
@@ -368,7 +449,7 @@ def examine(
                     scores = np.round(plan.score(case, answer, radius), plan.decimals)
                     mask = (scores >= (thresholds or {}).get(row, np.inf)) & case.organ
                     images = (scores, mask, case.organ, case.truth)
-                    rows[row].append(examine_case(case.name, case.name, *images, case.spacing_mm, otsu=plan.otsu))
+                    rows[row].append(examine_case(case.name, case.name, *images, case.spacing_mm, **options))
             for row, records in rows.items():
                 found.setdefault(row, []).append(records)
                 ap = _pooled(records).curve().average_precision()
@@ -415,9 +496,10 @@ def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
             numbers |= with_interval(f"{name}_difference", difference(default[name], metrics(row)[name]), patients)
         numbers["threshold"] = thresholds[row]
         normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
-        areas = [s["organ_pixels"] for s in normal]
-        numbers["normal_slice_mean"] = float(np.average([s["mean_score"] for s in normal], weights=areas))
-        numbers["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
+        if normal:
+            areas = [s["organ_pixels"] for s in normal]
+            numbers["normal_slice_mean"] = float(np.average([s["mean_score"] for s in normal], weights=areas))
+            numbers["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
         table.append(numbers)
     return table
 
