@@ -25,6 +25,17 @@ FAST = {
         | {"task_interval": 1, "num_inference_steps": 4, "task_inference_steps": 4, "volumes_per_batch": 2},
         "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
     },
+    "ensemble_segmentation": {
+        "inference": {"num_inference_steps": 3, "num_samples": 2},
+        "train": {"max_epochs": 1, "task_interval": 1, "task_inference_steps": 2, "volumes_per_batch": 2},
+        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
+    },
+    "cdm": {
+        "inference": {"num_difference_steps": 2},
+        "train": {"classifier_max_epochs": 1, "max_epochs": 1, "task_interval": 1}
+        | {"num_difference_steps": 2, "volumes_per_batch": 2},
+        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
+    },
 }
 """Settings that make a run short, by bundle and config."""
 

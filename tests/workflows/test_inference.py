@@ -11,16 +11,20 @@ from bundle_runs import ROOT, assert_done, run_bundle
 
 from ci.pack_bundle import pack
 
-OUTPUTS = dict.fromkeys(("gdpi", "wolleb_anomaly", "pancreas_anomaly"), ("anomaly", "healthy", "mask", "organ"))
+OUTPUTS = {
+    **dict.fromkeys(("gdpi", "wolleb_anomaly", "pancreas_anomaly"), ("anomaly", "healthy", "mask", "organ")),
+    "ensemble_segmentation": ("mask", "mean", "uncertainty", "organ"),
+    "cdm": ("anomaly", "mask", "organ"),
+}
 bundles = pytest.mark.parametrize("bundle", OUTPUTS)
 
 
 def demo_cases(bundle):
-    """Return the testing cases; the images of each are a list of paths."""
+    """Return the testing cases; the images of each that the bundle takes are a list of paths."""
     folder = ROOT / "bundles" / bundle / "demo"
     cases = []
     for item in json.loads((folder / "dataset.json").read_text())["testing"]:
-        images = [folder / name for name in np.atleast_1d(item["image"])]
+        images = [folder / name for name in np.atleast_1d(item["image"]) if bundle != "cdm" or "flair" in name]
         name = item.get("case", images[0].name.removesuffix(".nii.gz"))
         masks = {key: folder / item[key] for key in ("organ", "label") if key in item}
         cases.append({"case": name, "image": images, **masks})
