@@ -3,14 +3,21 @@
 import resource
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import fire
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from torch import Tensor
 
+from common.checkpoints import load_parts
 from common.inferers.slices import noise_predictor
+from common.metrics.segmentation import examine_segmentation, segmentation_statistics
+from common.samplers.ancestral import sample
+from common.samplers.condition_difference import condition_difference
 from common.samplers.ddim import decode, encode
 from common.samplers.guidance import classifier_guidance
 from common.samplers.repaint import jump_schedule, repaint
@@ -66,9 +73,7 @@ def benchmark_gdpi(parser: ConfigParser, slices: int, size: int) -> None:
     with torch.no_grad():
         model(image, torch.zeros(slices, dtype=torch.long, device=device))  # warm-up
     total, watch = timed((image,))
-    print(
-        f"device                               {device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"device                               {_device(device)}")
     print(f"slices of {size}x{size} in the batch      {slices}")
     print(f"network calls, of transitions        {watch.calls} of {len(levels) - 1}")
     print(f"network, ms a call and a slice       {1000 * watch.seconds / watch.calls / slices:.2f}")
@@ -117,9 +122,7 @@ def benchmark_translation(parser: ConfigParser, slices: int, size: int) -> None:
         shared, _ = translate(image, model, levels, SCALES)
         alone = sum(translate(image, model, [each], [s])[0] for each in levels for s in SCALES)
     networks = watch.seconds + guide.seconds
-    print(
-        f"device                               {device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"device                               {_device(device)}")
     print(f"slices of {size}x{size} in the batch      {slices}")
     print(f"calls of diffusion model and guide   {watch.calls} and {guide.calls}, up to timestep {level}")
     print(f"diffusion model, ms a call and slice {1000 * watch.seconds / watch.calls / slices:.2f}")
@@ -132,29 +135,140 @@ def benchmark_translation(parser: ConfigParser, slices: int, size: int) -> None:
     print(f"peak memory, MB                      {_peak_memory(device):.0f}")
 
 
+def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
+    """Compare conditions (CDM) and translate (CG-Diff) on the same slices and the same networks.
+
+    Args:
+        parser: of ``inference.json``.
+        slices: in the batch.
+        size: pixels along X and Y; that of the classifier.
+    """
+    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
+    schedule, level = parser.get_parsed_content("schedule"), parser.get_parsed_content("noise_level")
+    steps, tau = parser.get_parsed_content("num_difference_steps"), parser.get_parsed_content("tau")
+    image = torch.rand(slices, network.diffusion.in_channels, size, size, device=device)
+    mixed, healthy = noise_predictor(network.diffusion), noise_predictor(network.diffusion, label=0)
+    t, shares = torch.full((slices,), level, device=device), torch.ones(slices, 2, device=device) / 2
+
+    def differ(scale: float) -> None:
+        guide = partial(classifier_guidance, network.classifier, scale=scale) if scale else None
+        condition_difference(mixed, image, schedule, level, steps, tau, guide=guide)
+
+    def translate(num_steps: int) -> None:
+        respaced = NoiseSchedule(schedule.num_train_timesteps, num_inference_steps=num_steps, spacing="trailing")
+        guides = [classifier_guidance(network.classifier, 0, 100.0)]
+        decode(healthy, encode(healthy, image, respaced, level), respaced, level, guides)
+
+    with torch.no_grad():
+        twice = torch.cat([image, image])
+        both = _seconds(lambda: mixed(twice, torch.cat([t, t]), torch.cat([shares, shares])), 5)
+        one = _seconds(lambda: mixed(image, t, shares), 5)
+    seconds = {
+        f"CDM, {steps} steps": _seconds(partial(differ, 0.0)),
+        "CG-CDM": _seconds(partial(differ, 10.0)),
+        f"CG-Diff, {level} + {level} steps": _seconds(partial(translate, schedule.num_train_timesteps)),
+        "CG-Diff, every fourth of them": _seconds(partial(translate, schedule.num_train_timesteps // 4)),
+    }
+    cdm = next(iter(seconds.values()))
+    print(f"device                               {_device(device)}")
+    print(f"slices of {size}x{size} in the batch      {slices}")
+    print(f"both conditions in a call, ratio     {2 * one / both:.2f} times as fast as in two")
+    for name, spent in seconds.items():
+        print(f"{name + ', s a slice':37s}{spent / slices:.3f}, {spent / cdm:.1f} times CDM's")
+    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
+
+
+RESPACED = (20, 50, 250, 1000)
+"""Steps of 1000 that a segmentation is drawn in."""
+
+
+def benchmark_segmentation(parser: ConfigParser, slices: int, size: int, long: bool = False) -> None:
+    """Draw an ensemble in one batch and one member at a time; segment a demonstration case in few and many steps.
+
+    Args:
+        parser: of ``inference.json``.
+        slices: with tumour, of the first testing case; fewer if it has fewer.
+        size: pixels along X and Y.
+        long: also 1000 steps, minutes on a CPU.
+    """
+    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
+    load_parts(network, str(parser.get_parsed_content("model_path")))
+    inferer, members = parser.get_parsed_content("inferer"), parser.get_parsed_content("num_samples")
+    model, steps = noise_predictor(network.diffusion), RESPACED[0]
+    image = torch.rand(slices, inferer.num_channels, size, size, device=device)
+
+    def draw(count: int) -> None:
+        conditions, schedule = image.repeat(count, 1, 1, 1), NoiseSchedule(num_inference_steps=steps)
+        sample(model, (len(conditions), inferer.num_regions, size, size), schedule, conditions)
+
+    single, batched = members * _seconds(partial(draw, 1)), _seconds(partial(draw, members))
+    print(f"device                               {_device(device)}")
+    print(f"slices of {size}x{size} in the batch      {slices}")
+    print(f"{members} members in one batch, s             {batched:.1f}, {steps} steps")
+    print(f"{members} runs, s                             {single:.1f}, ratio {single / batched:.2f}")
+
+    item = parser.get_parsed_content("dataset")[0]
+    labels = item["label"][0].numpy() > 0
+    shown = np.argsort(-labels.sum((0, 1)))[:slices]
+    volume, truth = item["image"].as_tensor()[..., shown], labels[..., shown]
+    inferer.progress = False
+    for count in RESPACED if long else RESPACED[:-1]:
+        inferer.schedule, start = NoiseSchedule(num_inference_steps=count), time.perf_counter()
+        inputs = MetaTensor(volume[None], affine=item["image"].affine).to(device)
+        mean, variance, mask, organ = inferer(inputs, network)[0][:4].cpu().numpy()
+        spent = time.perf_counter() - start
+        maps = (mean, variance, mask > 0, organ > 0, truth)
+        record = examine_segmentation("demo", "demo", *maps, [float(mm) for mm in item["image"].pixdim])
+        found = segmentation_statistics([record])
+        dice, error = (found[name](np.ones(1)) for name in ("Dice, mean of slices", "expected calibration error"))
+        each = spent / volume.shape[-1] / members
+        print(f"{count:4d} steps, s a slice and member     {each:.2f}, Dice {dice:.3f}, calibration error {error:.4f}")
+    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
+
+
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "gdpi": benchmark_gdpi,
     "wolleb_anomaly": benchmark_translation,
     "pancreas_anomaly": benchmark_translation,
+    "ensemble_segmentation": benchmark_segmentation,
+    "cdm": benchmark_differences,
 }
 
 
-def benchmark(bundle: str, slices: int = 16, size: int = 64, **settings: Any) -> None:
+def benchmark(bundle: str, slices: int = 16, size: int = 64, long: bool = False, **settings: Any) -> None:
     """Print the figures of a bundle.
 
     Args:
         bundle: name of the folder in ``bundles/``.
         slices: in a batch.
         size: pixels along X and Y; where there is a classifier, those of ``patch_size``.
+        long: of ``ensemble_segmentation``, also 1000 steps.
         settings: keys of ``inference.json``.
     """
-    BENCHMARKS[bundle](bundle_parser(bundle, "inference", **settings), slices, size)
+    options = {"long": True} if long else {}
+    BENCHMARKS[bundle](bundle_parser(bundle, "inference", **settings), slices, size, **options)
 
 
 def synchronise() -> None:
     """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
+    """Return the time of a call, the best of some."""
+    spent = []
+    for _ in range(repeats):
+        synchronise()
+        start = time.perf_counter()
+        call()
+        synchronise()
+        spent.append(time.perf_counter() - start)
+    return min(spent)
+
+
+def _device(device: torch.device) -> str:
+    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def _generator(device: torch.device, seed: int) -> torch.Generator:

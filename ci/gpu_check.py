@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.checkpoints import load_parts
 from common.inferers.slices import noise_predictor
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
+from common.samplers.ancestral import sample
+from common.samplers.condition_difference import condition_difference
 from common.samplers.ddim import decode, encode
 from common.samplers.guidance import classifier_guidance
 from common.samplers.repaint import repaint
@@ -34,7 +36,10 @@ MIN_DICE_BETWEEN_PRECISIONS = 0.95
 """Of the masks of a demonstration case."""
 
 BATCHES = (1, 4, 16)
-"""Slices at once, for translation at the paper's size."""
+"""Slices at once, at the paper's size."""
+
+PRECISIONS = (("float32", False, False), ("bfloat16", True, False), ("compiled", True, True))
+"""Names, amp and compile."""
 
 
 def check_gdpi(parser: ConfigParser, device: torch.device, steps: int) -> bool:
@@ -113,7 +118,7 @@ def check_translation(parser: ConfigParser, device: torch.device, steps: int) ->
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network.diffusion(image, t, class_labels=torch.zeros_like(t))
         flops, gradient_ms = counter.get_total_flops(), 1000 * _seconds(partial(guide, image, t))
-        for name, amp, compiled in (("float32", False, False), ("bfloat16", True, False), ("compiled", True, True)):
+        for name, amp, compiled in PRECISIONS:
             model = noise_predictor(network.diffusion, amp, compiled, label=0)
             with torch.no_grad():
                 seconds = _seconds(partial(model, image, t))
@@ -127,24 +132,89 @@ def check_translation(parser: ConfigParser, device: torch.device, steps: int) ->
                 f"so {level} + {level} about {each * level / steps:.1f} s"
             )
     print(f"peak memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB")
-    return _same_in_bfloat16(parser.get_parsed_content("bundle_root"), device)
+    return _same_in_bfloat16(parser, device)
 
 
-def _same_in_bfloat16(bundle_root: str, device: torch.device) -> bool:
+def check_segmentation(parser: ConfigParser, device: torch.device, steps: int) -> bool:
+    """Time an ensemble with the paper's network; return whether the demonstration's gate holds.
+
+    Args:
+        parser: of ``inference.json`` with ``paper.json``.
+        device: with CUDA.
+        steps: that are timed; the paper makes 1000.
+    """
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def").to(device).eval()
+    for weight in network.diffusion.out[-1].parameters():  # 0 in an untrained network
+        torch.nn.init.normal_(weight, std=0.02)
+    channels, size = parser.get_parsed_content("num_channels"), parser.get_parsed_content("patch_size")
+    schedule = NoiseSchedule(num_inference_steps=steps)
+    for batch in (1, 5, 20):
+        image = torch.rand(batch, channels, *size, device=device)
+        for name, amp, compiled in PRECISIONS:
+            model = noise_predictor(network.diffusion, amp, compiled)
+            draw = partial(sample, model, (batch, 1, *size), schedule, image)
+            each = _seconds(draw, repeats=1) / batch
+            print(
+                f"batch {batch}, {name}: {steps} steps {each:.2f} s a sample, so 1000 about {each * 1000 / steps:.0f} s"
+            )
+    print(f"peak memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB")
+    masks = [_demo_mask(parser, device, amp=amp) for amp in (False, True)]
+    return _equal_enough(masks, "float32 and bfloat16")
+
+
+def check_differences(parser: ConfigParser, device: torch.device, steps: int) -> bool:
+    """Time CDM and CG-CDM with the paper's networks; return whether the demonstration's mask is that of a CPU.
+
+    Args:
+        parser: of ``inference.json`` with ``paper.json``.
+        device: with CUDA.
+        steps: not used, as the paper's own are few.
+    """
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def").to(device).eval()
+    level, rounds = parser.get_parsed_content("noise_level"), parser.get_parsed_content("num_difference_steps")
+    tau, schedule = parser.get_parsed_content("tau"), parser.get_parsed_content("schedule")
+    size = parser.get_parsed_content("patch_size")
+    for batch in BATCHES:
+        image = torch.rand(batch, parser.get_parsed_content("num_channels"), *size, device=device)
+        for name, scale in (("CDM", 0.0), ("CG-CDM", 10.0)):
+            guide = partial(classifier_guidance, network.classifier, scale=scale) if scale else None
+            model = noise_predictor(network.diffusion)
+            differ = partial(condition_difference, model, image, schedule, level, rounds, tau, guide=guide)
+            print(f"batch {batch}, {name}: {_seconds(differ, repeats=2) / batch:.3f} s a slice")
+    print(f"peak memory: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB")
+    masks = [_demo_mask(parser, where) for where in (torch.device("cpu"), device)]
+    return _equal_enough(masks, "CPU and GPU")
+
+
+def _same_in_bfloat16(parser: ConfigParser, device: torch.device) -> bool:
     """Compare precisions on the demonstration: error of the round trip, and masks of a testing case."""
-    masks, errors = [], []
-    for amp in (False, True):
-        parser = bundle_parser(Path(bundle_root).name, "inference", amp=amp)
-        network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
-        load_parts(network, str(parser.get_parsed_content("model_path")))
-        item = parser.get_parsed_content("dataset")[0]
-        found = inferer(item["image"][None].to(device), network.eval())[0]
-        masks.append(found[-3] > 0)
-        inferer.guidance_scales = (0.0,)
-        errors.append(inferer(item["image"][None].to(device), network)[0, 0].square().mean().sqrt().item())
+    errors = [
+        _demo(parser, device, amp=amp, guidance_scale=0.0)["anomaly"].square().mean().sqrt() for amp in (False, True)
+    ]
+    print(f"demonstration, float32 and bfloat16: round trip's RMS {' and '.join(f'{error:.4f}' for error in errors)}")
+    return _equal_enough([_demo_mask(parser, device, amp=amp) for amp in (False, True)], "float32 and bfloat16")
+
+
+def _demo(paper: ConfigParser, device: torch.device, **settings: object) -> dict[str, Tensor]:
+    """Return what the bundle says of its first testing case, by name, shape (X, Y, Z)."""
+    bundle = Path(paper.get_parsed_content("bundle_root")).name
+    parser = bundle_parser(bundle, "inference", device=device, **settings)
+    network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
+    load_parts(network, str(parser.get_parsed_content("model_path")))
+    found = inferer(parser.get_parsed_content("dataset")[0]["image"][None].to(device), network.eval())[0]
+    return dict(zip(parser.get_parsed_content("results"), found, strict=True))
+
+
+def _demo_mask(paper: ConfigParser, device: torch.device, **settings: object) -> Tensor:
+    return _demo(paper, device, **settings)["mask"].cpu() > 0
+
+
+def _equal_enough(masks: list[Tensor], names: str) -> bool:
+    """Print the Dice of two masks, and return whether it is high enough."""
     dice = (2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())).item()
-    rms = " and ".join(f"{error:.4f}" for error in errors)
-    print(f"demonstration, float32 and bfloat16: round trip's RMS {rms}; Dice of the masks {dice:.3f}")
+    print(f"demonstration, {names}: Dice of the masks {dice:.3f}")
     return dice >= MIN_DICE_BETWEEN_PRECISIONS
 
 
@@ -152,6 +222,8 @@ CHECKS: dict[str, Callable[[ConfigParser, torch.device, int], bool]] = {
     "gdpi": check_gdpi,
     "wolleb_anomaly": check_translation,
     "pancreas_anomaly": check_translation,
+    "ensemble_segmentation": check_segmentation,
+    "cdm": check_differences,
 }
 
 
