@@ -289,6 +289,13 @@ anomaly_study = partial(
 )
 """The map is what is kept, before its filter."""
 
+brain_study = partial(
+    anomaly_study,
+    write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
+    organ=lambda inputs: foreground(inputs)[0],
+    otsu=True,
+)
+
 STUDIES = {
     "gdpi": Study(
         write=abdomen_ct,
@@ -300,8 +307,7 @@ STUDIES = {
         case_settings={"organ_source": "file"},
         pairs={f"GDPI, filter {r}": f"control: median in the hole, filter {r}" for r in FILTERS},
     ),
-    "wolleb_anomaly": anomaly_study(
-        write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
+    "wolleb_anomaly": brain_study(
         methods=partial(
             noise_encoding_methods,
             paper=(500, 100.0),
@@ -312,15 +318,10 @@ STUDIES = {
             },
         ),
         tuning=partial(noise_encoding_tuning, (300, 500, 700), (0.0, 30.0, 100.0, 300.0)),
-        organ=lambda inputs: foreground(inputs)[0],
-        otsu=True,
     ),
-    "cdm": anomaly_study(
-        write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
+    "cdm": brain_study(
         methods=cdm_methods,
         tuning=cdm_tuning,
-        organ=lambda inputs: foreground(inputs)[0],
-        otsu=True,
         lesion_slices_only=True,
     ),
     "pancreas_anomaly": anomaly_study(

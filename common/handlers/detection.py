@@ -60,6 +60,7 @@ class Detection:
         min_area: then also those whose lesions fill a smaller share of the slice; how many are kept is in the log.
         threshold_rule: what ``fitted_threshold`` is: ``dice``, the one of the largest pooled Dice, or ``otsu``, the
             mean of Otsu's thresholds of the diseased slices and films, which then have columns of their own.
+        overlaps: also tell IoU and HD95 of slices.
         in_mm: pixels have a size in mm; false, as of films, leaves out all areas, volumes and diameters.
     """
 
@@ -72,6 +73,7 @@ class Detection:
         lesion_slices_only: bool = False,
         min_area: float = 0.0,
         threshold_rule: str = "dice",
+        overlaps: bool = False,
         in_mm: bool = True,
     ) -> None:
         if threshold_rule not in ("dice", "otsu"):
@@ -79,6 +81,8 @@ class Detection:
         self.output_dir, self.network, self.threshold = output_dir, network, threshold
         self.num_resamples, self.lesion_slices_only, self.min_area = num_resamples, lesion_slices_only, min_area
         self.otsu, self.in_mm = threshold_rule == "otsu", in_mm
+        self.options: dict[str, Any] = {"lesion_slices_only": lesion_slices_only, "min_area": min_area}
+        self.options["overlaps"] = overlaps
         self.records: list[CaseRecord] = []
         self.unlabelled: list[ImageRecord] = []
         self.marked: list[Row] = []
@@ -123,11 +127,8 @@ class Detection:
                 "probability": arrays.get("probability"),
             }
             if "label" in masks:
-                if not self.lesion_slices_only:
-                    self.records.append(examine_case(**common, truth=masks["label"]))
-                elif self._kept(item["case"], masks["label"] & masks["organ"]):
-                    chosen: dict[str, Any] = {"lesion_slices_only": True, "min_area": self.min_area}
-                    self.records.append(examine_case(**common, truth=masks["label"], **chosen))
+                if not self.lesion_slices_only or self._kept(item["case"], masks["label"] & masks["organ"]):
+                    self.records.append(examine_case(**common, truth=masks["label"], **self.options))
             elif image_label is not None and common["anomaly"].ndim == 2:
                 self.unlabelled.append(examine_image(**common, diseased=bool(image_label)))
             if item.get("point") is not None:

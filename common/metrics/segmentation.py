@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_hausdorff_distance
 from monai.metrics.calibration import calibration_binning
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from .overlap import overlap_row
 from .pixels import Curve, PooledCounts, ScoreCounts, count_scores
 from .tables import Row, Statistic, mean_of_slices, rows_with_intervals
 
@@ -77,7 +77,7 @@ def examine_segmentation(
                 {
                     "case": case,
                     "slice": index,
-                    **_overlap_row(m, t, spacing_mm[:2]),
+                    **overlap_row(m, t, spacing_mm[:2]),
                     "mean_uncertainty": float(u[o].mean()),
                 }
             )
@@ -85,33 +85,13 @@ def examine_segmentation(
     row = {
         "case": case,
         "patient": patient,
-        **_overlap_row(mask, truth, spacing_mm),
+        **overlap_row(mask, truth, spacing_mm),
         "mean_uncertainty": float(uncertainty[organ].mean()),
         "errors_auroc": PooledCounts([errors]).curve().auroc(),
     }
     return SegmentationRecord(
         case, patient, row, slice_rows, np.stack([count, count * p, count * y]).astype(float), errors
     )
-
-
-def _overlap_row(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Row:
-    """Return Dice and Jaccard, NaN where nothing should be segmented, and HD95, NaN also where nothing is."""
-    both, either = (mask & truth).sum(), (mask | truth).sum()
-    wanted = bool(truth.any())
-    return {
-        "true_pixels": int(truth.sum()),
-        "mask_pixels": int(mask.sum()),
-        "dice": 2 * both / (mask.sum() + truth.sum()) if wanted else np.nan,
-        "jaccard": both / either if wanted else np.nan,
-        "hd95_mm": hd95_mm(mask, truth, spacing_mm) if wanted and mask.any() else np.nan,
-    }
-
-
-def hd95_mm(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
-    """Return the 95th percentile of the distances between two surfaces, mm."""
-    pred, y = (torch.from_numpy(x)[None, None].float() for x in (mask, truth))
-    found = compute_hausdorff_distance(pred, y, include_background=True, percentile=95, spacing=list(spacing_mm))
-    return float(found)
 
 
 def summarise_segmentations(records: Sequence[SegmentationRecord], num_resamples: int = 0) -> list[Row]:

@@ -12,6 +12,7 @@ from skimage.filters import threshold_otsu
 
 from .intervals import patient_bootstrap
 from .lesions import SIZE_BINS_MM, LesionRecord, examine_lesions
+from .overlap import overlap_row
 from .pixels import PooledCounts, ScoreCounts, count_scores
 
 Row = dict[str, Any]
@@ -101,6 +102,7 @@ def examine_case(
     lesion_slices_only: bool = False,
     min_area: float = 0.0,
     otsu: bool = False,
+    overlaps: bool = False,
     probability: NDArray[Any] | None = None,
     relative_thresholds: Sequence[float] = (),
 ) -> CaseRecord:
@@ -117,6 +119,7 @@ def examine_case(
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
         min_area: then also those whose lesions fill a smaller share of the slice.
         otsu: also find the threshold of each slice by Otsu's method, among the pixels of the organ.
+        overlaps: also tell each slice's IoU and HD95, which has none where nothing is lesion or nothing is called so.
         probability: of disease in the slice, of the same shape, the same in each pixel that was examined; a slice is
             misclassified if it is above one half without lesions, or the other way round.
         relative_thresholds: also tell each slice's Dice for masks that begin at these shares of the map's highest value
@@ -156,6 +159,7 @@ def examine_case(
                     **known,
                     "lesion_pixels": int(t.sum()),
                     **_pixel_row(count_scores(a[o], t[o]), m, t),
+                    **(overlap_row(m, t, spacing_mm[:2]) if overlaps else {}),
                     **({"dice_otsu": _dice((a > known["otsu_threshold"]) & o, t)} if otsu else {}),
                     **{dice_at(r): _dice((a >= r * a[o].max()) & (a > 0) & o, t) for r in relative_thresholds},
                 }
@@ -268,6 +272,16 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
             ),
             "Dice at each slice's own Otsu threshold, mean of slices with lesions": slice_mean(
                 records, "dice_otsu", diseased=True
+            ),
+        }
+    if "hd95_mm" in _slice_columns(records):
+        shown = [[row for row in r.slice_rows if row["diseased"]] for r in records]
+        masked = [[row["hd95_mm"] for row in rows if row["mask_pixels"]] for rows in shown]
+        statistics |= {
+            "IoU of the masks, mean of slices with lesions": slice_mean(records, "jaccard", diseased=True),
+            "HD95 of the masks, mm, mean of slices with lesions and a mask": mean_of_slices(masked),
+            "share of slices with lesions that have no mask": mean_of_slices(
+                [[float(row["mask_pixels"] == 0) for row in rows] for rows in shown]
             ),
         }
     if "probability" in _slice_columns(records):

@@ -6,7 +6,6 @@ from common.metrics.segmentation import (
     NUM_BINS,
     calibration_error,
     examine_segmentation,
-    hd95_mm,
     retention,
     retention_area,
     summarise_segmentations,
@@ -54,12 +53,6 @@ def test_slices_without_lesions_have_no_dice():
     rows = record(mask=square(5, 10), truth=square(5, 10, slices=(1,))).slice_rows
     assert [np.isfinite(row["dice"]) for row in rows] == [False, True, False]
     assert [row["mask_pixels"] for row in rows] == [25, 25, 25]
-
-
-def test_the_distance_is_in_mm():
-    shifted = np.roll(square(5, 10), 3, axis=0)
-    assert hd95_mm(shifted[..., 0], square(5, 10)[..., 0], SPACING[:2]) == pytest.approx(6)
-    assert hd95_mm(square(5, 10, slices=(0,)), square(5, 10, slices=(2,)), SPACING) == pytest.approx(10)
 
 
 def test_calibration_compares_probabilities_with_how_often_they_are_true():

@@ -57,6 +57,18 @@ def test_slices_with_smaller_lesions_can_be_left_out(scan):
     assert [row["slice"] for row in record(scan, lesion_slices_only=True, min_area=0.04).slice_rows] == [0]
 
 
+def test_slices_have_iou_and_hd95_if_asked(scan):
+    first, second = record(scan, lesion_slices_only=True, overlaps=True).slice_rows
+    assert (first["jaccard"], first["hd95_mm"], first["mask_pixels"]) == (1, 0, 4)
+    assert (second["jaccard"], second["mask_pixels"]) == (0, 0)
+    assert np.isnan(second["hd95_mm"])
+    rows = {row["metric"]: row["value"] for row in summarise([record(scan, overlaps=True)], 20.0)}
+    assert rows["IoU of the masks, mean of slices with lesions"] == 0.5
+    assert rows["HD95 of the masks, mm, mean of slices with lesions and a mask"] == 0
+    assert rows["share of slices with lesions that have no mask"] == 0.5
+    assert "IoU of the masks, mean of slices with lesions" not in {r["metric"] for r in summarise([record(scan)], 20.0)}
+
+
 def test_lesions_beyond_the_organ_do_not_count(scan):
     scan["truth"][0, 0, 0] = True
     assert record(scan).row["lesions"] == 1
