@@ -30,6 +30,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from common.data.cases import SEQUENCES
+
 from . import ROOT
 from .pack_bundle import pack
 
@@ -210,7 +212,8 @@ class Check:
 
     def contents(self) -> list[str]:
         """Return what a client can get as ``pred``: the binary mask, and where it may ask for it the map."""
-        return [self.shown["pred_content"], "anomaly"] if "pred_content" in self.shown else ["mask"]
+        maps = [name for name in ("anomaly", "uncertainty") if f"'{name}'" in str(self.config["postprocessing"])]
+        return [self.shown["pred_content"], *maps] if "pred_content" in self.shown else ["mask"]
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -289,7 +292,11 @@ class Check:
 
     def _demo_image(self, item: dict[str, Any]) -> Any:
         """Return an image in one file, as MONAI Label knows it; channels in files of their own are its last axis."""
-        paths = [self.source / "demo" / name for name in np.atleast_1d(item["image"])]
+        wanted = self.config.get("sequences") or SEQUENCES
+        names = np.atleast_1d(item["image"])
+        if len(names) == len(SEQUENCES):
+            names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in wanted]
+        paths = [self.source / "demo" / name for name in names]
         return nib.load(paths[0]) if len(paths) == 1 else nib.concat_images([str(path) for path in paths])
 
     def _weights(self) -> dict[str, torch.Tensor]:
