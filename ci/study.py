@@ -142,6 +142,7 @@ BRAIN_KEYS = GRID_KEYS | _keys("num_channels", "normalize", "percentile", "slice
 HEAD_KEYS: dict[str, Any] = GRID_KEYS | {"normalize": "@hu_window", "only_organ": True, "right_share": "@head_share"}
 """Options that all inferers of a bundle are made with."""
 
+AUTHORS = {"index_mode": "authors", "clip_mode": "authors"}
 DIFFUSION_KEYS = _keys("schedule", "noise_level", "guidance", "guidance_scale", "encode_class", "decode_class", "seed")
 
 
@@ -170,7 +171,7 @@ def noise_encoding_methods(
         "the paper's noise level and scale": ({"noise_level": paper[0], "guidance_scale": paper[1]}, False),
         "s = 0, conditioning alone": ({"guidance_scale": 0.0}, False),
         "DDPM, random noise in place of the encoding": (noise, True),
-        "the released program's indices and clipping": ({"index_mode": "authors", "clip_mode": "authors"}, True),
+        "the released program's indices and clipping": (AUTHORS, False),  # its one draw is a single step's noise
         "saliency of the classifier": (_inferer("comparisons.AttributionInferer", options), False),
         "Grad-CAM of the classifier": (_inferer("comparisons.AttributionInferer", options, layer="norm"), False),
         **{f"control: {name}": (keys, False) for name, keys in controls.items()},
