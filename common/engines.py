@@ -127,7 +127,8 @@ def run_repeats(evaluator: Evaluator, inferer: Any, scores: Any, num_repeats: in
         output_dir: where the table goes.
     """
     first, found = inferer.seed, []
-    for inferer.seed in range(first, first + num_repeats):
+    for repeat in range(num_repeats):
+        inferer.seed = first + repeat
         evaluator.run()
         found.append({row["metric"]: row["value"] for row in scores.rows})
     if num_repeats == 1 or not found[0] or idist.get_rank() > 0:
