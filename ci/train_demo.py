@@ -107,7 +107,13 @@ RECIPES = {
         phantom="brain_mr",
         demo={"training": 2, "validation": 2, "testing": 3, "shape": (64, 76, 6)},
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
-        trainings=(("train", {"train_parts": "all", "max_epochs": 96, "val_interval": 4, "task_interval": 24}),),
+        trainings=(
+            ("train", {"train_parts": "all", "max_epochs": 96, "val_interval": 4, "task_interval": 24}),
+            *(
+                ("baselines", {"part": part, "max_epochs": 60, "val_interval": 4})
+                for part in ("unet", "dropout", "aleatoric", "dynunet")
+            ),
+        ),
     ),
     "cdm": Recipe(
         phantom="brain_mr",
@@ -124,6 +130,7 @@ RECIPES = {
                     "task_interval": 24,
                 },
             ),
+            ("baselines", {"max_epochs": 60, "val_interval": 4}),
         ),
     ),
 }
