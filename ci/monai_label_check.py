@@ -30,7 +30,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from common.data.cases import SEQUENCES
+from common.data.cases import SEQUENCES, case_name
 
 from . import ROOT
 from .pack_bundle import pack
@@ -177,7 +177,7 @@ class Check:
         self.quick = {name: value for name, value in QUICK.items() if name in self.shown}
         self.data = _read(self.source / "demo" / "dataset.json")
         self.examined = max(self.data["testing"], key=lambda item: item.get("image_label", 0))  # one with lesions
-        self.case = _case(self.examined)
+        self.case = case_name(self.examined)
         self.image = folder / "alone" / f"{self.case}.nii.gz"
         self.environment = {
             **os.environ,
@@ -204,7 +204,7 @@ class Check:
         _turned(self._demo_image(self.examined)).to_filename(self.image)
         shutil.copy(self.image, self.studies)
         for item in self.labelled():
-            self._demo_image(item).to_filename(self.studies / f"{_case(item)}.nii.gz")
+            self._demo_image(item).to_filename(self.studies / f"{case_name(item)}.nii.gz")
 
     def labelled(self) -> list[dict[str, Any]]:
         """Return the cases of the demonstration that can be trained on."""
@@ -276,7 +276,7 @@ class Check:
     def check_training(self) -> str:
         """An epoch through the server changes the main part of the copy's weights, and nothing else."""
         for item in self.labelled():
-            self.server.save_label(_case(item), self.source / "demo" / item["label"])
+            self.server.save_label(case_name(item), self.source / "demo" / item["label"])
         ours = self.source / "models" / "model.pt"
         untouched = ours.read_bytes()
         before = self._weights()
@@ -364,10 +364,6 @@ def make_environment(folder: Path) -> Path:
 def _turned(image: Any) -> Any:
     """Return a volume with its first axes swapped and one of them flipped: the same in space, on another grid."""
     return image.as_reoriented(np.array([[1, -1], [0, 1], [2, 1]])) if image.ndim > 2 else image
-
-
-def _case(item: dict[str, Any]) -> str:
-    return item.get("case") or Path(np.atleast_1d(item["image"])[0]).name.partition(".")[0]
 
 
 def _run(*command: object, env: dict[str, str] | None = None) -> None:

@@ -352,9 +352,13 @@ def _with_masks(image: Path) -> dict[str, Any]:
     return item
 
 
+def case_name(item: Mapping[str, Any]) -> str:
+    """Return what the case of an item of ``dataset.json`` is called: its ``case``, or as its first image's file."""
+    return str(item.get("case") or image_stem(ensure_tuple(item["image"])[0]))
+
+
 def _named(item: dict[str, Any]) -> dict[str, Any]:
-    first = item["image"][0] if isinstance(item["image"], list) else item["image"]
-    case = str(item.get("case") or image_stem(Path(first)))
+    case = case_name(item)
     return {**item, "case": case, "patient": str(item.get("patient", case))}
 
 

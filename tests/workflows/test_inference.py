@@ -10,6 +10,7 @@ import pytest
 from bundle_runs import ROOT, assert_done, run_bundle
 
 from ci.pack_bundle import pack
+from common.data.cases import case_name
 
 OUTPUTS = {
     **dict.fromkeys(("gdpi", "wolleb_anomaly", "pancreas_anomaly"), ("anomaly", "healthy", "mask", "organ")),
@@ -25,9 +26,8 @@ def demo_cases(bundle):
     cases = []
     for item in json.loads((folder / "dataset.json").read_text())["testing"]:
         images = [folder / name for name in np.atleast_1d(item["image"]) if bundle != "cdm" or "flair" in name]
-        name = item.get("case", images[0].name.removesuffix(".nii.gz"))
         masks = {key: folder / item[key] for key in ("organ", "label") if key in item}
-        cases.append({"case": name, "image": images, **masks})
+        cases.append({"case": case_name(item), "image": images, **masks})
     return cases
 
 
