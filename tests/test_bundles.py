@@ -30,6 +30,7 @@ OVERLAYS = {
     "sweep": ["inference"],
 }
 MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}
+MAY_DIFFER |= {"display", "num_samples"}
 """Keys of one name that mean the same and need not be equal in train.json and inference.json."""
 
 OPEN_ENDED = ("NetworkParts", "ProgressBar")
@@ -96,6 +97,7 @@ def test_no_key_is_dead(path):
         "initialize",
         "run",
         "finalize",
+        "inferer",
         "sample",
         "_desc_",
         "displayable_configs",
@@ -119,6 +121,7 @@ def test_an_overlay_sets_only_what_exists(path):
             target = called(component)
             calls = [c.__init__ for c in target.__mro__[:-1]] if inspect.isclass(target) else [target]
             taken |= {f"{name[2:]}::{p}" for call in calls for p in inspect.signature(call).parameters}
+            taken.add(f"{name[2:]}::_mode_")
     for key in read(path):
         plain = key.lstrip("+")
         assert plain in known | taken | {"_desc_", "finalize"} or f"@{plain}" in text, f"{key} is nowhere"
@@ -162,7 +165,7 @@ def test_overlays_leave_train_and_inference_the_same_network(bundle):
 
 
 @pytest.mark.parametrize(
-    "bundle, overlays, size",
+    ("bundle", "overlays", "size"),
     [("wolleb_anomaly", ["paper", "chexpert"], 113_670_786), ("ensemble_segmentation", ["paper"], 113_674_370)],
 )
 def test_the_papers_network_has_the_size_of_that_in_its_program(bundle, overlays, size):

@@ -282,7 +282,7 @@ def _folders_in(folder: Path) -> list[Path]:
 def _with_sequences(item: dict[str, Any], sequences: Sequence[str]) -> dict[str, Any]:
     """Return an item of ``dataset.json`` with some of its sequences, if it has a file for each."""
     images = ensure_tuple(item["image"])
-    if len(images) != len(SEQUENCES) or len(sequences) == len(SEQUENCES):
+    if len(images) != len(SEQUENCES) or tuple(sequences) == tuple(SEQUENCES):
         return item
     by_name = dict(zip(SEQUENCES, images, strict=True))
     return {**item, "image": [by_name[sequence] for sequence in sequences]}
@@ -309,10 +309,12 @@ def _grouped_by_sequence(images: Sequence[Path], sequences: Sequence[str]) -> li
     items = []
     for case, files in cases.items():
         label = {"label": str(files["label"])} if "label" in files else {}
-        channels = [files[sequence] for sequence in sequences if sequence in files]
-        if "all" in files or not channels:
+        known = [files[sequence] for sequence in SEQUENCES if sequence in files]
+        if "all" in files or not known:
             items.append({**_with_masks(files.get("all") or files["label"]), **label})
             continue
+        absent = known[0].with_name(pattern.sub(lambda m: m[0].replace(m[1], sequences[0]), known[0].name, count=1))
+        channels = [files[sequence] for sequence in sequences if sequence in files] or [absent]
         masks = _with_masks(channels[0].with_name(f"{case}.nii.gz"))
         items.append({**masks, **label, "case": case, "image": [str(path) for path in channels]})
     return items

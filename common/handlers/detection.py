@@ -45,7 +45,8 @@ class Detection:
     """Compare the maps of an evaluator with labels, marked points, or the classes of whole images.
 
     The items of its output need ``anomaly``, ``mask`` and ``organ``, each of shape (1, X, Y[, Z]), and ``label`` of the
-    same shape; films and single slices without a label count if their ``image_label`` is known. A ``point`` of the
+    same shape. Cases without a label count if the batch has ``slice_class`` (see ``SliceClassesd``), or the
+    ``image_label`` of a film or a single slice. A ``point`` of the
     batch, world coordinates in mm, marks a lesion that nobody has outlined. Other cases are passed over. When the run
     ends, ``engine.state.metrics`` has the pooled numbers, ``records`` all cases with labels of all processes,
     ``unlabelled`` those whose class alone is known, ``rows`` the summary, ``case_rows`` a row for each case,
@@ -57,7 +58,7 @@ class Detection:
         threshold: of the masks where the container has none.
         num_resamples: draws of the patient bootstrap; 0 gives no intervals.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
-        min_area: then also those whose lesions fill a smaller share of the slice; how many are kept is in the log.
+        min_area: also leave out those whose lesions fill a smaller share of the slice; how many are kept is in the log.
         threshold_rule: what ``fitted_threshold`` is: ``dice``, the one of the largest pooled Dice, or ``otsu``, the
             mean of Otsu's thresholds of the diseased slices and films, which then have columns of their own.
         overlaps: also tell IoU and HD95 of slices.
@@ -79,10 +80,12 @@ class Detection:
         if threshold_rule not in ("dice", "otsu"):
             raise ValueError(f"threshold_rule must be 'dice' or 'otsu', got {threshold_rule!r}.")
         self.output_dir, self.network, self.threshold = output_dir, network, threshold
-        self.num_resamples, self.lesion_slices_only, self.min_area = num_resamples, lesion_slices_only, min_area
-        self.otsu, self.in_mm = threshold_rule == "otsu", in_mm
-        self.options: dict[str, Any] = {"lesion_slices_only": lesion_slices_only, "min_area": min_area}
-        self.options["overlaps"] = overlaps
+        self.num_resamples, self.otsu, self.in_mm = num_resamples, threshold_rule == "otsu", in_mm
+        self.options: dict[str, Any] = {
+            "lesion_slices_only": lesion_slices_only or min_area > 0,
+            "min_area": min_area,
+            "overlaps": overlaps,
+        }
         self.records: list[CaseRecord] = []
         self.unlabelled: list[ImageRecord] = []
         self.marked: list[Row] = []
@@ -127,19 +130,24 @@ class Detection:
                 "probability": arrays.get("probability"),
             }
             if "label" in masks:
-                if not self.lesion_slices_only or self._kept(item["case"], masks["label"] & masks["organ"]):
+                if not self.options["lesion_slices_only"] or self._kept(item["case"], masks["label"] & masks["organ"]):
                     self.records.append(examine_case(**common, truth=masks["label"], **self.options))
+            elif "slice_class" in item:
+                classes = np.atleast_3d(as_seen(item, ["slice_class"])["slice_class"])
+                self.unlabelled.append(examine_image(**common, diseased=classes.any((0, 1))))
             elif image_label is not None and common["anomaly"].ndim == 2:
-                self.unlabelled.append(examine_image(**common, diseased=bool(image_label)))
+                self.unlabelled.append(examine_image(**common, diseased=[bool(image_label)]))
             if item.get("point") is not None:
                 self.marked.append({"case": item["case"], "patient": item["patient"], **mark_row(item, output)})
 
     def _kept(self, case: str, lesions: NDArray[np.bool_]) -> int:
         """Return how many slices of a case count, and say it where some with lesions do not."""
-        kept, all_with_lesions = (int(slices_with_lesions(lesions, share).sum()) for share in (self.min_area, 0))
+        share = self.options["min_area"]
+        kept, all_with_lesions = (int(slices_with_lesions(lesions, least).sum()) for least in (share, 0))
         if kept < all_with_lesions:
-            text = f"{kept} of {all_with_lesions} slices with lesions are kept, where these fill {self.min_area:.0%}"
-            logger.info(f"{case}: {text}.")
+            logger.info(
+                f"{case}: {kept} of {all_with_lesions} slices with lesions are kept, where these fill {share:.0%}."
+            )
         return kept
 
     def _summarise(self, engine: Any) -> None:

@@ -1,5 +1,6 @@
 """Segmentations and their uncertainty against labels."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from .output import as_seen, from_all_ranks, spacing_mm, write_csv
 class SegmentationScores:
     """Compare the masks of an evaluator with labels, and their uncertainty with where they are wrong.
 
-    The items of its output need ``mean``, ``uncertainty``, ``mask`` and ``organ``, each of shape (C, X, Y[, Z]), and
-    ``label``; other cases are passed over. Of several regions the first is judged: the one that holds the others. When
-    the run ends, ``engine.state.metrics`` has the means, ``records`` all cases of all processes, ``rows`` the summary.
+    The items of its output need ``mean``, ``uncertainty`` and ``label`` with a channel for each region, ``mask``, which
+    counts the regions, and ``organ``, each of shape (C, X, Y[, Z]); cases without a label are passed over. When the run
+    ends, ``engine.state.metrics`` has the means, ``records`` those of each region, ``rows`` the summary.
 
     Args:
         output_dir: where ``per_slice.csv``, ``per_patient.csv`` and ``summary.csv`` go; None writes nothing.
@@ -35,8 +36,9 @@ class SegmentationScores:
 
     def __init__(self, output_dir: str | None = None, num_resamples: int = 0) -> None:
         self.output_dir, self.num_resamples = output_dir, num_resamples
-        self.records: list[SegmentationRecord] = []
+        self.records: dict[str, list[SegmentationRecord]] = {}
         self.rows: list[Row] = []
+        self._found: list[tuple[str, SegmentationRecord]] = []
 
     def attach(self, engine: Engine) -> None:
         """Add the handler to an evaluator."""
@@ -45,40 +47,51 @@ class SegmentationScores:
         engine.add_event_handler(Events.COMPLETED, self._summarise)
 
     def _start(self) -> None:
-        self.records, self.rows = [], []
+        self.records, self.rows, self._found = {}, [], []
 
     def _examine(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             if output.get("label") is None:
                 continue
-            arrays = as_seen(output, ("mean", "uncertainty", "mask", "organ", "label"))
-            mean, uncertainty = arrays["mean"], arrays["uncertainty"]
-            mask, organ, truth = (arrays[key] > 0 for key in ("mask", "organ", "label"))
-            images = (mean, uncertainty, mask, organ, truth)
-            self.records.append(
-                examine_segmentation(item["case"], item["patient"], *images, spacing_mm(output["mask"]))
-            )
+            whole, regions = as_seen(output, ("mask", "organ")), len(output["label"])
+            for region in range(regions):
+                own = as_seen(output, ("mean", "uncertainty", "label"), channel=region)
+                masks = (whole["mask"] > region, whole["organ"] > 0, own["label"] > 0)
+                images = (own["mean"], own["uncertainty"], *masks, spacing_mm(output["mask"]))
+                name = f"region {region + 1}: " if regions > 1 else ""
+                self._found.append((name, examine_segmentation(item["case"], item["patient"], *images)))
 
     def _summarise(self, engine: Any) -> None:
-        self.records = sorted(from_all_ranks(self.records), key=lambda record: record.case)
-        if not self.records:
-            return
-        self.rows = summarise_segmentations(self.records, self.num_resamples)
+        for name, record in sorted(from_all_ranks(self._found), key=lambda found: (found[0], found[1].case)):
+            self.records.setdefault(name, []).append(record)
+        for name, records in self.records.items():
+            rows = summarise_segmentations(records, self.num_resamples)
+            self.rows += [{**row, "metric": name + row["metric"]} for row in rows]
         engine.state.metrics.update({row["metric"]: row["value"] for row in self.rows})
-        if self.output_dir is not None and idist.get_rank() == 0:
+        if self.records and self.output_dir is not None and idist.get_rank() == 0:
             folder = Path(self.output_dir)
-            write_csv(folder / "per_patient.csv", [record.row for record in self.records])
-            write_csv(folder / "per_slice.csv", [row for record in self.records for row in record.slice_rows])
+            write_csv(folder / "per_patient.csv", self._by_region(lambda record: [record.row]))
+            write_csv(folder / "per_slice.csv", self._by_region(lambda record: record.slice_rows))
             write_csv(folder / "summary.csv", self.rows)
 
+    def _by_region(self, rows: Callable[[SegmentationRecord], Sequence[Row]]) -> list[Row]:
+        """Return rows of all records; where there are several regions, each says of which it is."""
+        return [
+            {**({"region": name.rstrip(": ")} if name else {}), **row}
+            for name, records in self.records.items()
+            for record in records
+            for row in rows(record)
+        ]
+
     def sections(self) -> list[Section]:
-        """Return what the page of a run shows of it."""
+        """Return what the page of a run shows of it; its curves are of the first region."""
         if not self.records:
             return []
-        errors = PooledCounts([record.errors for record in self.records]).curve()
-        calibration = np.sum([record.calibration for record in self.records], axis=0)
+        first = next(iter(self.records.values()))
+        errors = PooledCounts([record.errors for record in first]).curve()
+        calibration = np.sum([record.calibration for record in first], axis=0)
         figure = uncertainty_figure(calibration, *retention(errors))
         return [
             Section("Segmentation", rows=self.rows, pictures=[Picture("Calibration and uncertainty.", png(figure))]),
-            Section("Segmentation by case", rows=[record.row for record in self.records]),
+            Section("Segmentation by case", rows=self._by_region(lambda record: [record.row])),
         ]

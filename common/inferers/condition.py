@@ -5,8 +5,9 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
-from monai.utils import ensure_tuple
+from monai.utils import convert_to_numpy, ensure_tuple
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -133,8 +134,9 @@ class ConditionDifferenceInferer(TranslationInferer):
         return torch.where(organ, (difference - low) / (high - low).clamp(min=1e-12), 0.0)
 
     def threshold_of(self, anomaly: Tensor, organ: Tensor, network: nn.Module) -> float | Tensor:
-        """Return where the mask begins, one value for all slices or one for each, shape (S, 1, 1, 1)."""
+        """Return where the mask begins, one value for all or one for each slice; infinity where the map is constant."""
         if not self.otsu:
             return super().threshold_of(anomaly, organ, network)
-        found = [threshold_otsu(a[o].cpu().numpy()) if o.any() else 0.0 for a, o in zip(anomaly, organ, strict=True)]
+        pairs = zip(convert_to_numpy(anomaly), convert_to_numpy(organ), strict=True)
+        found = [threshold_otsu(a[o]) if len(np.unique(a[o])) > 1 else np.inf for a, o in pairs]
         return anomaly.new_tensor(found)[:, None, None, None]

@@ -153,10 +153,11 @@ def in_patches(
         batch_size: patches in a batch.
         num_samples: how often each patch is done, with other generators; they share batches.
         seed: of all generators; those of a patch do not depend on the other patches of its batch.
-        apart: keep what the samples give apart instead of taking their mean.
+        apart: keep what the samples give apart instead of taking their mean. Where patches overlap, the one of the
+            nearest centre then answers alone, as a mean of two draws is none.
 
     Returns:
-        Mean of all answers, shape (S, K, X, Y), 0 where there is no patch, K 1 without any; apart each sample's mean,
+        Mean of all answers, shape (S, K, X, Y), 0 where there is no patch, K 1 without any; apart each sample's answer,
         shape (S, num_samples * K, X, Y). Whether there is a patch, bool, shape (S, 1, X, Y).
     """
     first = images[0][0]
@@ -175,10 +176,20 @@ def in_patches(
             total = total.repeat(1, channels * (num_samples if apart else 1), 1, 1)
         for (p, k), answer in zip(batch, answers, strict=True):
             own = k * channels if apart else 0
-            add_patch(total[p.slice_index, own : own + channels], answer, p.corner)
+            weight = _nearest(p, patches, patch_size).to(answer) if apart else torch.ones_like(answer[:1])
+            add_patch(total[p.slice_index, own : own + channels], weight * answer, p.corner)
             if not (apart and k):
-                add_patch(count[p.slice_index], torch.ones_like(answer[:1]), p.corner)
+                add_patch(count[p.slice_index], weight, p.corner)
     return total / count.clamp(min=1), count > 0
+
+
+def _nearest(patch: Patch, patches: Sequence[Patch], patch_size: Sequence[int]) -> Tensor:
+    """Return which pixels of a patch lie nearer to its centre than to that of any other of its slice, (1, X, Y)."""
+    corners = [other.corner for other in patches if other.slice_index == patch.slice_index]
+    x, y = (torch.arange(first, first + size) for first, size in zip(patch.corner, patch_size, strict=True))
+    centres = [[c + (size - 1) / 2 for c, size in zip(corner, patch_size, strict=True)] for corner in corners]
+    away = [(x - left)[:, None].square() + (y - front).square() for left, front in centres]
+    return (torch.stack(away).argmin(0) == corners.index(patch.corner))[None]
 
 
 def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:

@@ -52,7 +52,7 @@ def examine_segmentation(
     truth: NDArray[np.bool_],
     spacing_mm: Sequence[float],
 ) -> SegmentationRecord:
-    """Return the record of a case; its organ's pixels count, and each of its slices that show the organ.
+    """Return the record of a case; of uncertainty its organ's pixels count, of overlap all of slices that show it.
 
     Args:
         case: name.
@@ -82,10 +82,11 @@ def examine_segmentation(
                 }
             )
     errors = count_scores(uncertainty[organ], (mask != truth)[organ])
+    shown = organ.any((0, 1)) if organ.ndim == 3 else slice(None)
     row = {
         "case": case,
         "patient": patient,
-        **overlap_row(mask, truth, spacing_mm),
+        **overlap_row(mask[..., shown], truth[..., shown], spacing_mm),
         "mean_uncertainty": float(uncertainty[organ].mean()),
         "errors_auroc": PooledCounts([errors]).curve().auroc(),
     }
@@ -171,7 +172,9 @@ def retention(errors: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     removed = np.r_[0, errors.true_positives + errors.false_positives]
     wrong = errors.true_positives[-1] - np.r_[0, errors.true_positives]
     kept = removed[-1] - removed
-    return kept / max(removed[-1], 1), wrong / np.maximum(kept, 1)
+    rate = wrong / np.maximum(kept, 1)
+    rate[-1] = rate[-2]  # nothing is left; of pixels that are equally uncertain any may have been the last
+    return kept / max(removed[-1], 1), rate
 
 
 def retention_area(errors: Curve) -> float:

@@ -62,27 +62,31 @@ def examine_image(
     anomaly: NDArray[Any],
     mask: NDArray[Any],
     organ: NDArray[Any],
-    diseased: bool,
+    diseased: Sequence[bool],
     spacing_mm: Sequence[float],
     otsu: bool = False,
     probability: NDArray[Any] | None = None,
 ) -> ImageRecord:
-    """Return the record of a film or a single slice that has no label, but is known to be healthy or diseased.
+    """Return the record of a case that has no label, but of whose images it is known which are healthy or diseased.
 
     Args:
         case: name.
         patient: name.
-        anomaly: map, shape (X, Y).
+        anomaly: map, shape (X, Y) or (X, Y, Z).
         mask: what is called lesion.
-        organ: what is searched.
-        diseased: what it is known to be.
+        organ: what is searched; slices without it do not count.
+        diseased: what the film is known to be, or each slice.
         spacing_mm: see ``examine_case``.
         otsu: see ``examine_case``.
         probability: see ``examine_case``.
     """
-    images = (anomaly, mask & organ, organ, probability)
-    row = {"case": case, "patient": patient, **_scores(anomaly, organ, diseased, probability)}
-    return ImageRecord(case, patient, row, [_slice_row(case, 0, *images, diseased, spacing_mm, otsu)])
+    row = {"case": case, "patient": patient, **_scores(anomaly, organ, any(diseased), probability)}
+    images = [None if x is None else np.atleast_3d(x) for x in (anomaly, mask & organ, organ, probability)]
+    slice_rows = []
+    for index in np.flatnonzero(np.atleast_3d(organ).any((0, 1))):
+        own: Any = [None if x is None else x[..., index] for x in images]
+        slice_rows.append(_slice_row(case, int(index), *own, bool(diseased[index]), spacing_mm, otsu))
+    return ImageRecord(case, patient, row, slice_rows)
 
 
 def slices_with_lesions(truth: NDArray[np.bool_], min_area: float = 0.0) -> NDArray[np.bool_]:

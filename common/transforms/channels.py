@@ -50,8 +50,8 @@ class Regionsd(MapTransform):
 
     Args:
         keys: label maps, shape (1, *spatial).
-        regions: values of each region; they may lie within one another, as ``[[1, 2, 4], [1, 4], [4]]``, the whole
-            tumour, core and enhancing tumour of BraTS. None is one region, of all that is above 0.
+        regions: values of each region; they may lie within one another, as ``[[1, 2, 3], [1, 3], [3]]``, the whole
+            tumour, core and enhancing tumour as ``data.prepare`` writes them. None is one region, of all above 0.
         allow_missing_keys: see MONAI.
     """
 

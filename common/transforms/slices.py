@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Randomizable, Transform
+from monai.transforms import KeepLargestConnectedComponent, MapTransform, Randomizable, Transform
 from monai.utils import convert_to_numpy, convert_to_tensor
 from nibabel import io_orientation
 from numpy.typing import NDArray
@@ -63,10 +63,11 @@ class SliceClassesd(Transform):
 
     Args:
         image_key: MetaTensor of shape (C, X, Y[, Z]).
+        required: demand that something tells the classes; else an item of which nothing is known stays as it is.
     """
 
-    def __init__(self, image_key: str = "image") -> None:
-        self.image_key = image_key
+    def __init__(self, image_key: str = "image", required: bool = True) -> None:
+        self.image_key, self.required = image_key, required
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its classes.
@@ -92,6 +93,8 @@ class SliceClassesd(Transform):
             classes = classes.view([-1 if i - 1 == axis else 1 for i in range(image.ndim)])
         elif data.get("image_label") == 0 or (data.get("image_label") == 1 and image.ndim == 3):
             classes = torch.full([1] * image.ndim, float(data["image_label"]))
+        elif not self.required:
+            return dict(data)
         else:
             raise ValueError(
                 f"{data.get('case', 'a case')}: expected a label, slice_labels, or the image_label 0 "
@@ -119,6 +122,24 @@ def read_slice_labels(path: str | Path) -> dict[int, int]:
             raise ValueError(f"{path}: expected columns 'slice' (0, 1, ...) and 'label' (0 or 1), got {row}.")
         found[int(row["slice"])] = int(row["label"])
     return found
+
+
+class KeepLargestPerSliced(MapTransform):
+    """Keep the largest connected part of a mask in each axial slice.
+
+    Args:
+        keys: MetaTensors of shape (1, X, Y[, Z]), slices along the last axis.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its masks."""
+        kept, largest = dict(data), KeepLargestConnectedComponent()
+        for key in self.key_iterator(kept):
+            mask = kept[key].clone()
+            for part in convert_to_tensor(mask, track_meta=False).unbind(-1) if mask.ndim == 4 else [mask]:
+                part.copy_(largest(part.clone()))
+            kept[key] = mask
+        return kept
 
 
 class DropFaintLesionsd(Transform):

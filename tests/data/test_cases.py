@@ -484,6 +484,24 @@ def test_a_segmentation_beside_the_sequences_is_the_label(tmp_path, image, label
     assert found["case"] == label[0]
 
 
+def test_a_head_without_the_wanted_sequence_fails_alone(tmp_path):
+    for name in ("a_t1", "a_t2", "a_seg", "b_t2", "c_flair"):
+        save(HEAD, tmp_path / f"{name}.nii.gz")
+    failures = Failures()
+    assert names(listed(tmp_path, modality="mr", sequences=["flair"], failures=failures)) == ["c"]
+    assert failures.reasons.keys() == {"a", "b"}
+    assert "a_flair.nii.gz" in failures.reasons["a"]
+
+
+def test_sequences_have_the_order_that_is_asked_for(tmp_path):
+    order = ["flair", "t1", "t1ce", "t2"]
+    (found,) = listed(write_heads(tmp_path, "a_{}.nii.gz"), modality="mr", sequences=order)
+    item = {"image": [f"a_{sequence}.nii.gz" for sequence in SEQUENCES]}
+    (tmp_path / "dataset.json").write_text(json.dumps({"testing": [item]}))
+    (listed_there,) = listed(tmp_path, modality="mr", sequences=order)
+    assert found["image"] == listed_there["image"] == [str(tmp_path / f"a_{sequence}.nii.gz") for sequence in order]
+
+
 def test_a_segmentation_beside_one_file_of_all_sequences_is_the_label(tmp_path):
     save(np.stack([HEAD, 2 * HEAD, 3 * HEAD, 4 * HEAD], -1), tmp_path / "a.nii.gz")
     save((HEAD > 500).astype(np.uint8), tmp_path / "a_seg.nii.gz")

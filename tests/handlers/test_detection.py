@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from evaluated import FILM_CHANNELS, ORIENTATIONS, POINTS, container, film, item, marked, metrics, run, table
+import torch
+from evaluated import FILM_CHANNELS, ORIENTATIONS, POINTS, SHAPE, container, film, item, marked, metrics, run, table
+from monai.data import MetaTensor
 
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport
@@ -42,6 +44,19 @@ def test_without_any_label_there_are_no_numbers_and_no_files(tmp_path):
     assert np.isnan(detection.fitted_threshold)
     assert not {"ap", "auroc", "best_dice"} & set(state.metrics)
     assert not (tmp_path / "eval").exists()
+
+
+def test_volumes_without_labels_are_judged_by_the_tags_of_their_slices():
+    """The organ shows in slices 1 and 2; the map is 30 in the lesion of slice 2, and 10 in a voxel of slice 1."""
+    tagged = item(with_label=False)
+    tagged["slice_class"] = MetaTensor(torch.zeros(1, *SHAPE), affine=tagged["image"].affine)
+    tagged["slice_class"][..., 2] = 1
+    detection = Detection(container(), threshold_rule="otsu")
+    run([tagged], detection)
+    (record,) = detection.unlabelled
+    assert [(row["slice"], row["diseased"]) for row in record.slice_rows] == [(1, 0), (2, 1)]
+    assert metrics(detection)["image-level AUROC of the map"] == 1
+    assert 0 <= detection.fitted_threshold < 30
 
 
 def test_films_without_labels_are_judged_by_their_classes(tmp_path):
@@ -196,7 +211,7 @@ def test_a_case_whose_lesions_lie_beyond_the_organ_has_no_slice_with_lesions():
 
 def test_slices_whose_lesions_are_small_are_left_out_and_counted(caplog):
     share = 4 / (14 * 12)
-    detection, small = Detection(container(), lesion_slices_only=True, min_area=share), item("small")
+    detection, small = Detection(container(), min_area=share), item("small")
     small["label"][:, 5, 4, 2] = 0
     with caplog.at_level("INFO"):
         run([item("a"), small], detection)

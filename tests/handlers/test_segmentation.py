@@ -37,6 +37,20 @@ def test_masks_are_compared_with_labels_and_uncertainty_with_errors(tmp_path):
     assert {row["metric"] for row in table(tmp_path / "summary.csv")} == set(found)
 
 
+def test_each_region_is_compared_with_its_own_label():
+    """Two regions, one within the other; the inner one is missed, so that the mask counts one region in all of it."""
+    image = segmented()
+    mean, uncertainty, mask, organ = image["image"][1:]
+    channels = [image["image"][0], mean, 0 * mean, uncertainty, uncertainty, mask, organ]
+    image["image"] = MetaTensor(torch.stack(channels), affine=torch.from_numpy(AFFINE))
+    image["label"] = MetaTensor(torch.cat([image["label"], image["label"]]), affine=torch.from_numpy(AFFINE))
+    scores = SegmentationScores()
+    run([image], scores, channels=("mean", "mean", "uncertainty", "uncertainty", "mask", "organ"))
+    found = metrics(scores)
+    assert found["region 1: Dice, mean of slices"] == 1
+    assert found["region 2: Dice, mean of slices"] == 0
+
+
 def test_without_labels_nothing_is_written_or_shown(tmp_path):
     scores = SegmentationScores(str(tmp_path))
     unlabelled = segmented()

@@ -124,6 +124,16 @@ def test_guidance_without_a_classifier_is_refused(network, image):
         inferer(guidance_scale=1.0, classifier=None)(image, network)
 
 
+def test_a_slice_whose_map_is_constant_has_no_mask_of_its_own(network, image):
+    image[0, 0, ..., 0] = 0
+    image[0, 0, ::9, ::9, 0] = 1  # so few pixels that the network's grid shows none of them
+    coarse = inferer(otsu=True, pixel_mm=8.0)
+    anomaly, _, mask, head, _ = coarse(image, network)[0]
+    assert head[..., 0].any()
+    assert anomaly[..., 0].max() == 0
+    assert not mask[..., 0].any()
+
+
 def test_masks_may_begin_at_the_own_threshold_of_each_slice(network, image):
     anomaly, _, mask, head, _ = inferer(otsu=True, threshold=2.0)(image, network)[0]
     for a, m, h in zip(anomaly.unbind(-1), mask.unbind(-1), head.unbind(-1), strict=True):

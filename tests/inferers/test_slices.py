@@ -4,7 +4,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
-from common.inferers.slices import SliceInferer, in_patches, noise_predictor, patches_around, per_slice
+from common.inferers.slices import Patch, SliceInferer, in_patches, noise_predictor, patches_around, per_slice
 from common.networks.parts import NetworkParts
 
 
@@ -98,6 +98,18 @@ def test_a_patch_has_its_own_draws_in_any_batch_and_others_in_each_sample():
     samples = drawn(num_samples=3, apart=True)
     torch.testing.assert_close(samples.mean(1, keepdim=True), drawn(num_samples=3))
     torch.testing.assert_close(samples[:, :1], drawn())
+
+
+def test_apart_a_pixel_has_one_patch_to_say_what_it_is():
+    """Two patches of 12 overlap in a slice of 20: each tells the half that is nearer to its centre."""
+    image, where = torch.zeros(1, 1, 20, 12), [Patch(0, [0, 0]), Patch(0, [8, 0])]
+
+    def number(x, generators):
+        return torch.arange(len(generators))[:, None, None, None].expand(-1, 1, 12, 12).float()
+
+    apart = in_patches(number, [(image, 0.0)], where, (12, 12), 8, apart=True)[0][0, 0, :, 0]
+    assert apart.tolist() == [0] * 10 + [1] * 10
+    assert in_patches(number, [(image, 0.0)], where, (12, 12), 8)[0][0, 0, 8:12, 0].tolist() == [0.5] * 4
 
 
 def test_a_class_conditional_network_is_told_one_class():

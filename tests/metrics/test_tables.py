@@ -141,7 +141,7 @@ def films(diseased, scores, **options):
     organ = np.ones((6, 8), dtype=bool)
     maps = [np.where(np.arange(48).reshape(6, 8) < 4, score, 0.0) for score in scores]
     return [
-        examine_image(f"{i}", f"{i}", a, a > 0.5, organ, d, (np.nan, np.nan), **options)
+        examine_image(f"{i}", f"{i}", a, a > 0.5, organ, [d], (np.nan, np.nan), **options)
         for i, (a, d) in enumerate(zip(maps, diseased, strict=True))
     ]
 

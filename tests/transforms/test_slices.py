@@ -4,7 +4,14 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientation
 
-from common.transforms.slices import UNKNOWN, DropFaintLesionsd, SampleSlicesd, SliceClassesd, eligible_slices
+from common.transforms.slices import (
+    UNKNOWN,
+    DropFaintLesionsd,
+    KeepLargestPerSliced,
+    SampleSlicesd,
+    SliceClassesd,
+    eligible_slices,
+)
 
 
 @pytest.fixture
@@ -154,6 +161,23 @@ def test_wrong_tags_are_refused(tmp_path, content, message):
     (tmp_path / "tags.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         SliceClassesd()({"image": flipped(torch.ones(2, 4, 5, 3)), "slice_labels": tmp_path / "tags.csv"})
+
+
+def test_where_classes_are_not_required_a_volume_without_stays_as_it_is():
+    item = {"image": flipped(torch.ones(2, 4, 5, 3))}
+    assert SliceClassesd(required=False)(item).keys() == {"image"}
+
+
+@pytest.mark.parametrize(("shape", "left"), [((1, 5, 5, 2), 3 + 2), ((1, 5, 5), 3)])
+def test_the_largest_part_is_kept_in_each_slice(shape, left):
+    """Two voxels in a row and, in the first or only slice, three in another."""
+    mask = MetaTensor(torch.zeros(shape), affine=np.eye(4))
+    mask[0, 0, :2] = 1
+    mask[(0, 3, slice(1, 4), 0)[: len(shape)]] = 1
+    kept = KeepLargestPerSliced("mask")({"mask": mask})["mask"]
+    assert kept.sum() == left
+    assert torch.equal(kept.affine, mask.affine)
+    assert mask[0, 0, 0].any()
 
 
 @pytest.mark.parametrize("tag", [{}, {"image_label": 2}, {"image_label": 1}])

@@ -1,5 +1,6 @@
 """MR of the abdomen: CHAOS, which has a PNG of grey levels for each DICOM slice."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,15 @@ GREY_LEVELS = {"liver": (63,), "kidneys": (126, 189), "spleen": (252,)}
 
 SEQUENCE = "T2SPIR"
 
+logger = logging.getLogger(__name__)
+
 
 def find_chaos(src: Path, structure: str) -> list[Scan]:
     """Return the T2-SPIR volumes of CHAOS, in any folders: ``<case>/T2SPIR/DICOM_anon`` with slices in DICOM.
 
     ``<case>/T2SPIR/Ground`` has the label of each slice in a PNG of the slice's name. A structure stands for the
-    lesions: a slice is diseased that shows it, as in Hu et al. 2023. Cases without ``Ground`` have no label.
+    lesions: a slice is diseased that shows it, as in Hu et al. 2023. Cases without ``Ground``, those of the challenge's
+    test set, are left out.
 
     Args:
         src: the folder that was downloaded, or one above or below.
@@ -34,9 +38,11 @@ def find_chaos(src: Path, structure: str) -> list[Scan]:
         raise ValueError(f"structure must be one of {', '.join(GREY_LEVELS)}, got {structure!r}.")
     scans = []
     for folder in sorted(src.rglob(SEQUENCE)):
-        if (folder / "DICOM_anon").is_dir():
-            case = f"chaos_{folder.parent.name}"
+        case = f"chaos_{folder.parent.name}"
+        if (folder / "Ground").is_dir():
             scans.append(Scan(case, case, partial(_read_chaos, folder, structure)))
+        elif (folder / "DICOM_anon").is_dir():
+            logger.info(f"{case}: left out, as it has no labels.")
     return some(scans, src, f"<case>/{SEQUENCE}/DICOM_anon")
 
 
@@ -48,8 +54,6 @@ def _read_chaos(folder: Path, structure: str) -> Volume:
     (files,) = series.values()
     voxels, affine = read_series(files, hu=False)
     check_mr(voxels, image)
-    if not labels.is_dir():
-        return Volume((Channel(voxels),), affine)
     values, _ = read_series(files, hu=False, pixels=lambda path: read_film(labels / f"{path.stem}.png"))
     refuse_other_values(values, (0, *(level for levels in GREY_LEVELS.values() for level in levels)), labels)
     return Volume((Channel(voxels),), affine, label=_drawn(values, structure, labels))

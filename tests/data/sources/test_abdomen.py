@@ -21,7 +21,7 @@ def read(src, structure="kidneys"):
 
 def test_cases_are_called_by_their_numbers(tmp_path):
     for case in (13, 2):
-        write_chaos(tmp_path, case)
+        write_chaos(tmp_path, case, organs())
     assert [(scan.case, scan.patient) for scan in find_chaos(tmp_path, "kidneys")] == [
         ("chaos_13", "chaos_13"),
         ("chaos_2", "chaos_2"),
@@ -48,9 +48,10 @@ def test_slices_that_run_downwards_keep_their_labels(tmp_path):
     np.testing.assert_array_equal(read(tmp_path).label, np.isin(organs(), (126, 189))[:, :, ::-1])
 
 
-def test_a_case_without_pictures_has_no_label(tmp_path):
-    write_chaos(tmp_path, 1)
-    assert read(tmp_path).label is None
+def test_cases_of_the_challenges_test_set_are_left_out(tmp_path):
+    write_chaos(tmp_path, 1, organs())
+    write_chaos(tmp_path, 2)
+    assert [scan.case for scan in find_chaos(tmp_path, "kidneys")] == ["chaos_1"]
 
 
 def test_other_sequences_and_hidden_files_are_passed_over(tmp_path):
@@ -93,7 +94,7 @@ def test_a_constant_image_is_refused(tmp_path):
 
 
 def test_two_series_in_a_folder_are_refused(tmp_path):
-    folder = write_chaos(tmp_path, 1)
+    folder = write_chaos(tmp_path, 1, organs())
     other = write_chaos(tmp_path / "other", 2)
     for path in (other / "DICOM_anon").iterdir():
         content = path.read_bytes().replace(b"1.2.3", b"1.2.4")
