@@ -2,12 +2,13 @@
 
     python -m common.checkpoints OLD.pt NEW.pt --config_file bundles/gdpi/configs/inference.json [--part diffusion]
 
-puts a network trained with monai-generative into the weights of a bundle, see ``convert``.
+puts a network trained with monai-generative, or ``--source guided_diffusion``, into the weights of a bundle, see
+``convert``.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,32 +244,47 @@ def _modules_of_guided_diffusion(network: Any) -> dict[str, str]:
     return names
 
 
-def convert(old: str, new: str, config_file: str, part: str = "diffusion", **overrides: Any) -> None:
-    """Put a network trained with monai-generative into the weights of a bundle.
+SOURCES = {"monai_generative": from_monai_generative, "guided_diffusion": from_guided_diffusion}
+"""By whose program weights were trained what turns them into ours."""
 
-    The other parts are those at the config's ``model_path``. So is the threshold: fit it again, with ``evaluate.json``
-    and ``--fit_threshold True``.
+
+def convert(
+    old: str,
+    new: str,
+    config_file: str | Sequence[str],
+    part: str = "diffusion",
+    source: str = "monai_generative",
+    **overrides: Any,
+) -> None:
+    """Put a network trained with another program into the weights of a bundle.
+
+    The other parts, if the bundle has any, are those at the config's ``model_path``. So is the threshold: fit it again,
+    with ``evaluate.json`` and ``--fit_threshold True``.
 
     Args:
-        old: raw state dict, see ``from_monai_generative``.
+        old: raw state dict, see ``from_monai_generative`` and ``from_guided_diffusion``.
         new: file to write, a raw state dict of the bundle's whole container.
-        config_file: config of the bundle with ``network_def`` and ``model_path``.
+        config_file: config of the bundle with ``network_def`` and ``model_path``, or several, as for ``paper.json``.
         part: name of the network in the container.
+        source: one of ``SOURCES``.
         **overrides: keys of the config, such as the sizes of the network.
 
     Raises:
         FileNotFoundError: if there are no weights at ``old`` or ``model_path``.
-        ValueError: if one of them does not fit.
+        ValueError: if one of them does not fit, or ``source`` is unknown.
     """
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}.")
     parser = ConfigParser()
     parser.read_config(config_file)
     parser.update(overrides)
     network = parser.get_parsed_content("network_def")
-    load_parts(network, parser.get_parsed_content("model_path"), leave_out=part)
     try:
-        weights = from_monai_generative(read_weights(old), network.get_submodule(part))
+        weights = SOURCES[source](read_weights(old), network.get_submodule(part))
     except ValueError as error:
         raise ValueError(f"{old}: {error}") from error
+    if len(list(network.children())) > 1:
+        load_parts(network, parser.get_parsed_content("model_path"), leave_out=part)
     network.get_submodule(part).load_state_dict(weights)
     save_atomically(network.state_dict(), new)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
 CONFIGS = [path for bundle in BUNDLES for path in sorted((bundle / "configs").glob("*.json"))]
 OVERLAYS = {
+    "cam": ["inference"],
     "chaos": ["train", "inference"],
     "chexpert": ["train", "inference"],
     "evaluate": ["inference"],

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from common.handlers.output import write_csv
 from common.metrics.pixels import Curve, PooledCounts
-from common.metrics.tables import CaseRecord, Row, Statistic, average_otsu, examine_case, summarise
+from common.metrics.tables import CaseRecord, Row, Statistic, average_otsu, examine_case, slice_mean, summarise
 from common.phantoms.__main__ import abdomen_ct, brain_mr, pancreas_ct
 from common.report.figures import Panel, box_around, curves_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
@@ -440,6 +440,7 @@ def examine(
     """Return the records of all rows; answers that lie in the folder are not made again."""
     plan = STUDIES[bundle]
     options: dict[str, Any] = {"otsu": plan.otsu, "lesion_slices_only": plan.lesion_slices_only}
+    options["overlaps"] = plan.lesion_slices_only
     found: Records = {}
     for index, method in enumerate(methods):
         for seed in range(num_seeds if method.drawn else 1):
@@ -495,6 +496,10 @@ def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
             numbers |= with_interval(name, metric, patients)
         for name in ("ap", "dice"):
             numbers |= with_interval(f"{name}_difference", difference(default[name], metrics(row)[name]), patients)
+        for name, metric in slice_metrics(found[row]).items():
+            numbers |= with_interval(name, metric, patients)
+            ahead = difference(slice_metrics(found[next(iter(found))])[name], metric)
+            numbers |= with_interval(f"{name}_difference", ahead, patients)
         numbers["threshold"] = thresholds[row]
         normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
         if normal:
@@ -503,6 +508,17 @@ def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
             numbers["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
         table.append(numbers)
     return table
+
+
+def slice_metrics(seeds: Sequence[Sequence[CaseRecord]]) -> dict[str, Statistic]:
+    """Return what the papers' tables have of slices with lesions; nothing where records have no overlaps."""
+    if "hd95_mm" not in seeds[0][0].slice_rows[0]:
+        return {}
+    keys = {"dice": "dice", "iou": "jaccard", "hd95_mm": "hd95_mm", "dice_own_otsu": "dice_otsu"}
+    return {
+        f"slice_{name}": mean_of([slice_mean(records, key, diseased=True) for records in seeds])
+        for name, key in keys.items()
+    }
 
 
 def _of_curve(pooled: PooledCounts, metric: Callable[[Curve], float], weights: NDArray[np.float64]) -> float:

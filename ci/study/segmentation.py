@@ -39,7 +39,10 @@ METRICS = {
 """Columns of the table."""
 
 OF_UNCERTAINTY = ("errors_auroc", "retention_area", "correlation")
-"""Those that a single run has not."""
+"""Those that what is drawn once has not."""
+
+CHEAP_DRAWS = 50
+"""Members of what needs one call of its network for all of them."""
 
 COMPARED = ("dice", "hd95_mm", "calibration_error", "errors_auroc")
 """Those that have a column for the difference of the first row."""
@@ -50,11 +53,11 @@ class Segmenter(NamedTuple):
 
     Attributes:
         source: the inferer, which gives its members.
-        drawn: whether draws differ; else there is one.
+        members: that are compared; of one alone there is no variance.
     """
 
     source: Source
-    drawn: bool = True
+    members: int = ENSEMBLE
 
 
 def segmenters(bundle: str, num_members: int) -> dict[str, Segmenter]:
@@ -62,15 +65,15 @@ def segmenters(bundle: str, num_members: int) -> dict[str, Segmenter]:
     members = {"inferer::with_members": True}
     ours = Source(bundle, "inference", "inferer", {"num_samples": num_members, **members})
 
-    def baseline(part: str) -> Source:
-        return Source(bundle, "baselines", "inferer", {"part": part, "num_samples": num_members, **members})
+    def baseline(part: str, count: int) -> Source:
+        return Source(bundle, "baselines", "inferer", {"part": part, "num_samples": count, **members})
 
     return {
         "diffusion": Segmenter(ours),
-        "U-Net with dropout (Bayesian SegNet's place)": Segmenter(baseline("dropout")),
-        "U-Net with its own variance (aleatoric)": Segmenter(baseline("aleatoric")),
-        "U-Net (SegNet's place)": Segmenter(baseline("unet"), drawn=False),
-        "DynUNet (nnU-Net's place)": Segmenter(baseline("dynunet"), drawn=False),
+        "U-Net with dropout (Bayesian SegNet's place)": Segmenter(baseline("dropout", num_members)),
+        "U-Net with its own variance (aleatoric)": Segmenter(baseline("aleatoric", CHEAP_DRAWS), CHEAP_DRAWS),
+        "U-Net (SegNet's place)": Segmenter(baseline("unet", 1), 1),
+        "DynUNet (nnU-Net's place)": Segmenter(baseline("dynunet", 1), 1),
     }
 
 
@@ -81,7 +84,7 @@ def segmentation_study(
     num_members: int = 10,
     num_patients: int = NUM_PATIENTS,
 ) -> None:
-    """Write ``study_<scanner>.csv``, ``members_<scanner>.csv`` and ``report.html``.
+    """Write ``study_<scanner>.csv``, ``members_<scanner>.csv`` and ``report.html`` to ``<num_members>_members``.
 
     Args:
         bundle: name of the folder in ``bundles/``.
@@ -93,6 +96,7 @@ def segmentation_study(
     if num_members < ENSEMBLE:
         raise ValueError(f"num_members must be >= {ENSEMBLE}, got {num_members}.")
     folder = Path(output_dir or ROOT / "work" / bundle / "study").resolve()
+    tables = folder / f"{num_members}_members"
     methods, sections = segmenters(bundle, num_members), []
     for scanner, meaning in SCANNERS.items():
         data = folder / f"scanner_{scanner}"
@@ -107,9 +111,9 @@ def segmentation_study(
         }
         found = rows_of(methods, drawn, cases)
         table = compare(found)
-        write_csv(folder / f"study_{scanner}.csv", table)
+        write_csv(tables / f"study_{scanner}.csv", table)
         sizes_table = by_size(cases, drawn["diffusion"], num_members)
-        write_csv(folder / f"members_{scanner}.csv", sizes_table)
+        write_csv(tables / f"members_{scanner}.csv", sizes_table)
         sections += [
             Section(f"Scanner {scanner}: {meaning}", [explanation(len(cases))], [on_page(row) for row in table]),
             Section(
@@ -124,15 +128,16 @@ def segmentation_study(
                 pictures=[Picture("", png(panels(bundle, cases, drawn, found)))],
             ),
         ]
-    write_page(folder / "report.html", f"Study of {bundle} on phantoms", sections, "Synthetic images, no patients.")
-    print(f"report: {folder / 'report.html'}")
+    write_page(tables / "report.html", f"Study of {bundle} on phantoms", sections, "Synthetic images, no patients.")
+    print(f"report: {tables / 'report.html'}")
 
 
 def explanation(num_patients: int) -> str:
     """Return what is to be known of the table."""
     return (
         f"{num_patients} patients, never trained on; 95 % intervals over patients. One run: mean over the members. "
-        f"Ensembles have {ENSEMBLE} members. Differences: the first row minus this one, patients drawn alike."
+        f"Ensembles have {ENSEMBLE} members, the aleatoric one {CHEAP_DRAWS}, which one call of its network gives. "
+        "Differences: the first row minus this one, patients drawn alike."
     )
 
 
@@ -151,7 +156,7 @@ def rows_of(
             runs = range(ENSEMBLE)
             found["one run"] = [records(cases, [m[run : run + 1] for m in drawn[name]]) for run in runs]
         else:
-            found[name] = [records(cases, [m[: ENSEMBLE if method.drawn else 1] for m in drawn[name]])]
+            found[name] = [records(cases, [m[: method.members] for m in drawn[name]])]
     return found
 
 
@@ -171,8 +176,8 @@ def compare(found: Mapping[str, Runs]) -> list[Row]:
     statistics = {name: [segmentation_statistics(run) for run in runs] for name, runs in found.items()}
 
     def number(name: str, metric: str) -> Statistic:
-        if len(found[name]) > 1 and metric in OF_UNCERTAINTY:
-            return lambda weights: float("nan")  # a single run has no variance
+        if metric in OF_UNCERTAINTY and not any(record.row["mean_uncertainty"] for record in found[name][0]):
+            return lambda weights: float("nan")
         return mean_of([run[METRICS[metric]] for run in statistics[name]])
 
     table, first = [], next(iter(found))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..transforms.channels import FILMS, image_stem
+from ..transforms.slices import read_slice_labels
 from .checks import (
     FILM_AFFINE,
     BadFileError,
@@ -235,6 +236,33 @@ def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
                 continue
         kept.append(item)
     return kept
+
+
+def with_both_classes(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cases as they are, if there are healthy slices or films among them, and diseased ones.
+
+    Raises:
+        ValueError: if all are of one class, of which no network can learn what differs.
+    """
+    seen: set[bool] = set()
+    for item in items:
+        seen |= _classes_in(item)
+        if len(seen) == 2:
+            return list(items)
+    found = "diseased" if True in seen else "healthy"
+    raise ValueError(f"expected healthy and diseased slices to train on, got {found} ones alone in {len(items)} cases.")
+
+
+def _classes_in(item: Mapping[str, Any]) -> set[bool]:
+    """Return whether there are diseased slices, and whether there are healthy ones."""
+    if "label" in item:
+        if is_film(Path(item["label"])):
+            return {bool(read_film(item["label"]).any())}
+        label = np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0
+        return set(np.atleast_3d(label).any((0, 1)).tolist())
+    if "slice_labels" in item:
+        return {value == 1 for value in read_slice_labels(item["slice_labels"]).values()}
+    return {item["image_label"] == 1} if "image_label" in item else set()
 
 
 def shard(items: list[dict[str, Any]], rank: int, world_size: int) -> list[dict[str, Any]]:

@@ -64,12 +64,13 @@ class CaseReport:
         self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
         self.scores, self.failures, self.num_slices, self.display = scores, failures, num_slices, display
         self.rows: list[Row] = []
-        self._clock = 0.0
+        self._clock = self._seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Add the handler to an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._stop_clock)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._draw)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
@@ -79,8 +80,11 @@ class CaseReport:
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
 
+    def _stop_clock(self) -> None:
+        self._seconds = time.perf_counter() - self._clock
+
     def _draw(self, engine: Any) -> None:
-        seconds, name = time.perf_counter() - self._clock, f"{self.display.name}, {self.display.unit}".rstrip(", ")
+        name = f"{self.display.name}, {self.display.unit}".rstrip(", ")
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = item["case"]
             figure = case_figure(case, output, self.num_slices, self.display)
@@ -99,7 +103,7 @@ class CaseReport:
                     f"mean {name}": float(scores[organ].mean()),
                     f"highest {name}": float(scores.max()),
                     **({} if probability is None else {"highest probability of disease": float(probability.max())}),
-                    "seconds": seconds / len(engine.state.output),
+                    "seconds of inference": self._seconds / len(engine.state.output),
                 }
             )
 

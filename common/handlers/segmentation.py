@@ -15,6 +15,7 @@ from ..metrics.segmentation import (
     examine_segmentation,
     retention,
     summarise_segmentations,
+    summarise_sizes,
 )
 from ..metrics.tables import Row
 from ..report.figures import png, uncertainty_figure
@@ -26,7 +27,8 @@ class SegmentationScores:
     """Compare the masks of an evaluator with labels, and their uncertainty with where they are wrong.
 
     The items of its output need ``mean``, ``uncertainty`` and ``label`` with a channel for each region, ``mask``, which
-    counts the regions, and ``organ``, each of shape (C, X, Y[, Z]); cases without a label are passed over. When the run
+    counts the regions, and ``organ``, each of shape (C, X, Y[, Z]); cases without a label are passed over. With
+    ``members``, all regions of the first, then of the second, smaller ensembles are compared. When the run
     ends, ``engine.state.metrics`` has the means, ``records`` those of each region, ``rows`` the summary.
 
     Args:
@@ -38,6 +40,7 @@ class SegmentationScores:
         self.output_dir, self.num_resamples = output_dir, num_resamples
         self.records: dict[str, list[SegmentationRecord]] = {}
         self.rows: list[Row] = []
+        self.sizes: list[Row] = []
         self._found: list[tuple[str, SegmentationRecord]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -47,7 +50,7 @@ class SegmentationScores:
         engine.add_event_handler(Events.COMPLETED, self._summarise)
 
     def _start(self) -> None:
-        self.records, self.rows, self._found = {}, [], []
+        self.records, self.rows, self.sizes, self._found = {}, [], [], []
 
     def _examine(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -57,7 +60,9 @@ class SegmentationScores:
             for region in range(regions):
                 own = as_seen(output, ("mean", "uncertainty", "label"), channel=region)
                 masks = (whole["mask"] > region, whole["organ"] > 0, own["label"] > 0)
-                images = (own["mean"], own["uncertainty"], *masks, spacing_mm(output["mask"]))
+                drawn = range(region, len(output.get("members", ())), regions)
+                members = [as_seen(output, ["members"], channel)["members"] for channel in drawn]
+                images = (own["mean"], own["uncertainty"], *masks, spacing_mm(output["mask"]), members)
                 name = f"region {region + 1}: " if regions > 1 else ""
                 self._found.append((name, examine_segmentation(item["case"], item["patient"], *images)))
 
@@ -67,17 +72,20 @@ class SegmentationScores:
         for name, records in self.records.items():
             rows = summarise_segmentations(records, self.num_resamples)
             self.rows += [{**row, "metric": name + row["metric"]} for row in rows]
+            self.sizes += [{**_region(name), **row} for row in summarise_sizes(records)]
         engine.state.metrics.update({row["metric"]: row["value"] for row in self.rows})
         if self.records and self.output_dir is not None and idist.get_rank() == 0:
             folder = Path(self.output_dir)
             write_csv(folder / "per_patient.csv", self._by_region(lambda record: [record.row]))
             write_csv(folder / "per_slice.csv", self._by_region(lambda record: record.slice_rows))
             write_csv(folder / "summary.csv", self.rows)
+            if self.sizes:
+                write_csv(folder / "members.csv", self.sizes)
 
     def _by_region(self, rows: Callable[[SegmentationRecord], Sequence[Row]]) -> list[Row]:
         """Return rows of all records; where there are several regions, each says of which it is."""
         return [
-            {**({"region": name.rstrip(": ")} if name else {}), **row}
+            {**_region(name), **row}
             for name, records in self.records.items()
             for record in records
             for row in rows(record)
@@ -93,5 +101,11 @@ class SegmentationScores:
         figure = uncertainty_figure(calibration, *retention(errors))
         return [
             Section("Segmentation", rows=self.rows, pictures=[Picture("Calibration and uncertainty.", png(figure))]),
+            *([Section("Members of the ensemble", rows=self.sizes)] if self.sizes else []),
             Section("Segmentation by case", rows=self._by_region(lambda record: [record.row])),
         ]
+
+
+def _region(name: str) -> Row:
+    """Return the column of a region where there are several."""
+    return {"region": name.rstrip(": ")} if name else {}

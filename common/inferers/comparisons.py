@@ -14,7 +14,8 @@ from skimage.exposure import equalize_hist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .translation import Batch, Generators, TranslationInferer
+from .slices import Generators
+from .translation import Batch, TranslationInferer
 
 
 class ReconstructionTranslationInferer(TranslationInferer):
@@ -76,6 +77,7 @@ class AttributionInferer(TranslationInferer):
         method: one of ``ATTRIBUTIONS``; ``saliency`` is the magnitude of the gradient in each pixel, the others are
             class activation maps.
         layer: of the classifier, whose activations are mapped.
+        timestep: that the classifier of noisy images is told.
         smooth: take the mean over six views of the image: flipped or not, and 0.9, 1 or 1.1 times as bright.
         part: name of the classifier in the container.
         options: see ``TranslationInferer``.
@@ -88,6 +90,7 @@ class AttributionInferer(TranslationInferer):
         self,
         method: str = "saliency",
         layer: str = "norm",
+        timestep: int = 0,
         smooth: bool = False,
         part: str = "classifier",
         **options: Any,
@@ -95,14 +98,14 @@ class AttributionInferer(TranslationInferer):
         super().__init__(**options)
         if method not in ATTRIBUTIONS:
             raise ValueError(f"method must be one of {', '.join(ATTRIBUTIONS)}, got {method!r}.")
-        self.explainer, self.layer, self.part = ATTRIBUTIONS[method], layer, part
+        self.explainer, self.layer, self.timestep, self.part = ATTRIBUTIONS[method], layer, timestep, part
         self.views = list(product((1.0, 0.9, 1.1), (False, True))) if smooth else [(1.0, False)]
 
     def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
         """Return images that differ from the given ones by the map."""
         bar.update()
-        model = NoiseFree(deepcopy(network.get_submodule(self.part)))  # MONAI's leave hooks and gradients behind
-        explain = self.explainer(model, f"network.{self.layer}")
+        copied = deepcopy(network.get_submodule(self.part))  # MONAI's explainers leave hooks and gradients behind
+        explain = self.explainer(AtTimestep(copied, self.timestep), f"network.{self.layer}")
         with torch.enable_grad():  # they take one image at a time
             found = torch.cat([self.explain(explain, image) for image in batch.image.split(1)]).detach()
         return [_with_map(batch.image, found / found.amax((1, 2), keepdim=True).clamp(min=1e-12))]
@@ -164,20 +167,21 @@ ATTRIBUTIONS: dict[str, Callable[[nn.Module, str], Callable[[Tensor], Tensor]]] 
 """What explains a classifier: takes it and the name of a layer, gives images of shape (1, C, X, Y) -> (1, X, Y)."""
 
 
-class NoiseFree(nn.Module):
-    """A network of noisy images that is told that there is no noise.
+class AtTimestep(nn.Module):
+    """A network of noisy images that is always told the same timestep.
 
     Args:
         network: takes images and timesteps.
+        timestep: 0 where there is no noise.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, timestep: int = 0) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.timestep = network, timestep
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return what the network says at timestep 0."""
-        return self.network(image, torch.zeros(len(image), dtype=torch.long, device=image.device))
+        """Return what the network says of images."""
+        return self.network(image, torch.full((len(image),), self.timestep, device=image.device))
 
 
 def _with_map(image: Tensor, found: Tensor) -> Tensor:

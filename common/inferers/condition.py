@@ -5,18 +5,16 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
-from monai.utils import convert_to_numpy, ensure_tuple
-from skimage.filters import threshold_otsu
+from monai.utils import ensure_tuple
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..samplers.condition_difference import condition_difference
 from ..samplers.guidance import Guide, classifier_guidance
 from ..schedulers import NoiseSchedule
-from .slices import noise_predictor
-from .translation import Batch, Generators, TranslationInferer, ticking
+from .slices import Generators, noise_predictor, ticking
+from .translation import Batch, TranslationInferer
 
 MAP_MODES = ("signed", "absolute")
 MAP_RANGES = ("slice", "volume")
@@ -41,7 +39,6 @@ class ConditionDifferenceInferer(TranslationInferer):
         map_mode: ``signed``, or ``absolute`` for the magnitude of the summed difference.
         map_range: what is scaled to [0, 1], each ``slice``, as in the paper, or the ``volume``, in which healthy slices
             can then stay low.
-        otsu: masks begin at each slice's own threshold by Otsu's method, instead of the weights' one for all.
         index_mode: see ``condition_difference``.
         clip_mode: see ``condition_difference``.
         divide: see ``condition_difference``; scaled maps do not depend on it.
@@ -63,7 +60,6 @@ class ConditionDifferenceInferer(TranslationInferer):
         num_classes: int = 2,
         map_mode: str = "signed",
         map_range: str = "slice",
-        otsu: bool = False,
         index_mode: str = "paper",
         clip_mode: str = "none",
         divide: bool = True,
@@ -78,7 +74,7 @@ class ConditionDifferenceInferer(TranslationInferer):
         self.schedule, self.part, self.compile = schedule, part, compile
         several = (noise_level, num_difference_steps, tau, guidance_scale)
         self.versions = list(product(*(ensure_tuple(values) for values in several)))
-        self.map_mode, self.map_range, self.otsu = map_mode, map_range, otsu
+        self.map_mode, self.map_range = map_mode, map_range
         self.modes: dict[str, Any] = {
             "num_classes": num_classes,
             "index_mode": index_mode,
@@ -132,11 +128,3 @@ class ConditionDifferenceInferer(TranslationInferer):
         low = difference.masked_fill(~organ, torch.inf).amin(axes, keepdim=True)
         high = difference.masked_fill(~organ, -torch.inf).amax(axes, keepdim=True)
         return torch.where(organ, (difference - low) / (high - low).clamp(min=1e-12), 0.0)
-
-    def threshold_of(self, anomaly: Tensor, organ: Tensor, network: nn.Module) -> float | Tensor:
-        """Return where the mask begins, one value for all or one for each slice; infinity where the map is constant."""
-        if not self.otsu:
-            return super().threshold_of(anomaly, organ, network)
-        pairs = zip(convert_to_numpy(anomaly), convert_to_numpy(organ), strict=True)
-        found = [threshold_otsu(a[o]) if len(np.unique(a[o])) > 1 else np.inf for a, o in pairs]
-        return anomaly.new_tensor(found)[:, None, None, None]

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..samplers.ancestral import sample
+from ..samplers.ddim import decode
 from ..samplers.noise import randn_like
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, resample_slices
 from .scaled import ScaledSliceInferer
-from .slices import in_patches, noise_predictor
-from .translation import Generators, ticking
+from .slices import Generators, in_patches, noise_predictor, ticking
 
 AVERAGES = ("samples", "masks")
+SAMPLERS = ("ddpm", "ddim")
 
 
 class EnsembleInferer(ScaledSliceInferer):
@@ -100,19 +101,33 @@ class DiffusionEnsembleInferer(EnsembleInferer):
 
     Args:
         schedule: of the steps to make.
+        sampler: ``ddpm`` with the learned variance, as in the paper, or ``ddim``, where the first noise is all that is
+            drawn.
         compile: ``torch.compile`` for the network.
         options: see ``EnsembleInferer``.
+
+    Raises:
+        ValueError: if ``sampler`` is unknown.
     """
 
-    def __init__(self, schedule: NoiseSchedule, compile: bool = False, **options: Any) -> None:
+    def __init__(self, schedule: NoiseSchedule, sampler: str = "ddpm", compile: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        self.schedule, self.compile = schedule, compile
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+        self.schedule, self.sampler, self.compile = schedule, sampler, compile
 
     def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
-        """Return DDPM samples."""
+        """Return samples."""
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
-        shape = (len(image), self.num_regions, *image.shape[2:])
-        return sample(model, shape, self.schedule, image, generators, progress=partial(ticking, bar))
+        shape, progress = (len(image), self.num_regions, *image.shape[2:]), partial(ticking, bar)
+        if self.sampler == "ddpm":
+            return sample(model, shape, self.schedule, image, generators, progress=progress)
+
+        def conditioned(x_t: Tensor, timesteps: Tensor) -> Tensor:
+            return model(torch.cat([image, x_t], dim=1), timesteps)
+
+        noise = randn_like(image.new_empty(shape), generators)
+        return decode(conditioned, noise, self.schedule, self.schedule.num_train_timesteps, progress=progress)
 
     def num_steps(self) -> int:
         """Return the steps of the schedule."""

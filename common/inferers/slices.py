@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from scipy.ndimage import label
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..transforms.grid import add_patch, crop, network_pixel_mm, patch_corners, pixel_size_mm, to_canvas
 from ..transforms.organ import fill_holes
@@ -20,6 +21,8 @@ ORGAN_MULTIPLE = 16
 """Organ segmenters halve their input up to four times."""
 
 logger = logging.getLogger(__name__)
+
+Generators = list[torch.Generator]
 
 
 class SliceInferer(Inferer):
@@ -222,6 +225,13 @@ def noise_predictor(
             return network(x_t, timesteps, **classes).to(x_t.dtype)
 
     return predict
+
+
+def ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
+    """Yield what is given and move a progress bar on after each."""
+    for transition in transitions:
+        yield transition
+        bar.update()
 
 
 def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options: Any) -> Tensor:

@@ -1,13 +1,15 @@
 """Anomaly maps by translating images to health, and translations to whatever a network can tell of an image."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from monai.utils import ensure_tuple
+from monai.utils import convert_to_numpy, ensure_tuple
+from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -19,9 +21,8 @@ from ..schedulers import NoiseSchedule
 from ..transforms.anomaly import smooth_in
 from ..transforms.grid import from_slices, resample_slices, to_slices
 from .scaled import ScaledSliceInferer
-from .slices import Patch, in_patches, noise_predictor, per_slice
+from .slices import Generators, Patch, in_patches, noise_predictor, per_slice, ticking
 
-Generators = list[torch.Generator]
 Task = Mapping[str, Callable[..., Guide]]
 """What guides are made of, by the part of the container that they look through."""
 
@@ -52,6 +53,7 @@ class TranslationInferer(ScaledSliceInferer):
         classifier: part that tells the probability of disease, None without.
         relative_threshold: the mask's threshold as a share of the map's highest value in the slice, as Babaei et al.
             2024 set it, instead of the weights' own; a slice that changes at all then has a mask.
+        otsu: masks begin at each slice's own threshold by Otsu's method instead.
         options: see ``ScaledSliceInferer``.
     """
 
@@ -60,10 +62,12 @@ class TranslationInferer(ScaledSliceInferer):
         with_wanted: bool = False,
         classifier: str | None = "classifier",
         relative_threshold: float | None = None,
+        otsu: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.with_wanted, self.classifier, self.relative_threshold = with_wanted, classifier, relative_threshold
+        self.with_wanted, self.classifier = with_wanted, classifier
+        self.relative_threshold, self.otsu = relative_threshold, otsu
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return map, translated image (C channels), mask, organ and probability of disease in each slice."""
@@ -125,11 +129,17 @@ class TranslationInferer(ScaledSliceInferer):
     def threshold_of(self, anomaly: Tensor, organ: Tensor, network: nn.Module) -> float | Tensor:
         """Return where the mask begins, one value for all slices or one for each, shape (S, 1, 1, 1).
 
+        Where it depends on the slice, one of a constant map has no mask.
+
         Args:
             anomaly: filtered, shape (S, 1, X, Y).
             organ: bool, of the same shape.
             network: the container.
         """
+        if self.otsu:
+            pairs = zip(convert_to_numpy(anomaly), convert_to_numpy(organ), strict=True)
+            found = [threshold_otsu(a[o]) if len(np.unique(a[o])) > 1 else np.inf for a, o in pairs]
+            return anomaly.new_tensor(found)[:, None, None, None]
         if self.relative_threshold is None:
             return self.mask_threshold(network)
         highest = anomaly.amax((1, 2, 3), keepdim=True)
@@ -268,10 +278,3 @@ class NoiseTranslationInferer(DiffusionTranslationInferer):
         """Return the steps of all samplings."""
         steps = sum(steps_below(level, self.schedule) for level in self.noise_levels)
         return steps * len(self.tasks) * len(self.guidance_scales)
-
-
-def ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
-    """Yield what is given and move a progress bar on after each."""
-    for transition in transitions:
-        yield transition
-        bar.update()

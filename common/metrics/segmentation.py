@@ -1,7 +1,7 @@
 """How good segmentations are, and whether their uncertainty says where they are wrong."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,12 @@ from .tables import Row, Statistic, mean_of_slices, rows_with_intervals
 
 NUM_BINS = 15
 """Of probabilities, for the calibration."""
+
+THRESHOLD = 0.5
+"""Of the mean of draws."""
+
+SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
+"""Numbers of members that ensembles are compared with."""
 
 OVERLAPS = {"Dice": "dice", "Jaccard": "jaccard", "HD95, mm": "hd95_mm"}
 """Metrics of a slice and the columns that they stand in."""
@@ -32,6 +38,7 @@ class SegmentationRecord:
         slice_rows: of the table per slice.
         calibration: pixels, sum of probabilities, and pixels that are true, in each bin, shape (3, NUM_BINS).
         errors: pixels of the organ by their uncertainty; those that the mask gets wrong are the positives.
+        sizes: rows of slices by the number of members that segment them.
     """
 
     case: str
@@ -40,6 +47,7 @@ class SegmentationRecord:
     slice_rows: list[Row]
     calibration: NDArray[np.float64]
     errors: ScoreCounts
+    sizes: Mapping[int, Sequence[Row]] = field(default_factory=dict)
 
 
 def examine_segmentation(
@@ -51,6 +59,7 @@ def examine_segmentation(
     organ: NDArray[np.bool_],
     truth: NDArray[np.bool_],
     spacing_mm: Sequence[float],
+    members: Sequence[NDArray[Any]] = (),
 ) -> SegmentationRecord:
     """Return the record of a case; of uncertainty its organ's pixels count, of overlap all of slices that show it.
 
@@ -63,6 +72,7 @@ def examine_segmentation(
         organ: where.
         truth: what should have been.
         spacing_mm: size of a voxel along each axis.
+        members: draws that ``mean`` is of, to compare smaller ensembles; their masks begin at ``THRESHOLD``.
     """
     binned = torch.from_numpy(np.clip(mean[organ], 0, 1).astype(np.float32))[None, None]
     p, y, count = (
@@ -90,9 +100,38 @@ def examine_segmentation(
         "mean_uncertainty": float(uncertainty[organ].mean()),
         "errors_auroc": PooledCounts([errors]).curve().auroc(),
     }
-    return SegmentationRecord(
-        case, patient, row, slice_rows, np.stack([count, count * p, count * y]).astype(float), errors
-    )
+    calibration = np.stack([count, count * p, count * y]).astype(float)
+    sizes = _by_size(np.stack(members), organ, truth, spacing_mm) if len(members) else {}
+    return SegmentationRecord(case, patient, row, slice_rows, calibration, errors, sizes)
+
+
+def _by_size(
+    members: NDArray[Any], organ: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> dict[int, list[Row]]:
+    """Return for ensembles of the first 1, 2, ... members a row a slice; of one member those of all that there are."""
+    found: dict[int, list[Row]] = {}
+    for size in [n for n in SIZES if n <= len(members)]:
+        for mean in members if size == 1 else members[:size].mean(0, keepdims=True):
+            mask, wanted = np.atleast_3d((mean > THRESHOLD) & organ), np.atleast_3d(truth)
+            rows = (overlap_row(mask[..., z], wanted[..., z], spacing_mm[:2]) for z in range(wanted.shape[2]))
+            found.setdefault(size, []).extend(row for row in rows if row["true_pixels"])
+    return found
+
+
+def summarise_sizes(records: Sequence[SegmentationRecord]) -> list[Row]:
+    """Return mean Dice and HD95 of slices by the number of members, Figure 4 of Wolleb et al. 2022.
+
+    Args:
+        records: of all cases, examined with their members; without there are no rows.
+    """
+    rows = []
+    for size in records[0].sizes:
+        row: Row = {"members": size}
+        for key in ("dice", "hd95_mm"):
+            values = np.array([slice_row[key] for record in records for slice_row in record.sizes[size]])
+            row[key] = float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.nan
+        rows.append(row)
+    return rows
 
 
 def summarise_segmentations(records: Sequence[SegmentationRecord], num_resamples: int = 0) -> list[Row]:

@@ -280,10 +280,11 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
         }
     if "hd95_mm" in _slice_columns(records):
         shown = [[row for row in r.slice_rows if row["diseased"]] for r in records]
-        masked = [[row["hd95_mm"] for row in rows if row["mask_pixels"]] for rows in shown]
         statistics |= {
             "IoU of the masks, mean of slices with lesions": slice_mean(records, "jaccard", diseased=True),
-            "HD95 of the masks, mm, mean of slices with lesions and a mask": mean_of_slices(masked),
+            "HD95 of the masks, mm, mean of slices with lesions and a mask": slice_mean(
+                records, "hd95_mm", diseased=True
+            ),
             "share of slices with lesions that have no mask": mean_of_slices(
                 [[float(row["mask_pixels"] == 0) for row in rows] for rows in shown]
             ),
@@ -413,7 +414,7 @@ def _weighted_mean(records: Sequence[CaseRecord], key: str) -> Statistic:
 
 
 def slice_mean(records: Sequence[ImageRecord], key: str, diseased: bool, misclassified: bool = True) -> Statistic:
-    """Return the mean of a column over the diseased slices, or over the healthy ones.
+    """Return the mean of a column over the diseased slices, or over the healthy ones, that have a number in it.
 
     Args:
         records: of all cases.
@@ -422,7 +423,8 @@ def slice_mean(records: Sequence[ImageRecord], key: str, diseased: bool, misclas
         misclassified: also those that the classifier gets wrong.
     """
     shown = [[row for row in r.slice_rows if row["diseased"] == diseased] for r in records]
-    return mean_of_slices([[r[key] for r in rows if misclassified or not r["misclassified"]] for rows in shown])
+    kept = [[r[key] for r in rows if misclassified or not r["misclassified"]] for rows in shown]
+    return mean_of_slices([[value for value in values if np.isfinite(value)] for values in kept])
 
 
 def mean_of_slices(values: Sequence[Sequence[float]]) -> Statistic:

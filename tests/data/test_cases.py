@@ -10,7 +10,7 @@ import pytest
 from dicom_series import write_series
 from PIL import Image
 
-from common.data.cases import Failures, list_cases, shard
+from common.data.cases import Failures, list_cases, shard, with_both_classes
 from common.data.checks import BadFileError
 
 CT = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
@@ -602,3 +602,24 @@ def test_a_mask_of_another_size_than_its_film_is_refused(tmp_path):
 def test_another_modality_is_refused(tmp_path):
     with pytest.raises(ValueError, match="modality must be one of ct, mr, xray, got 'pet'"):
         listed(tmp_path, modality="pet")
+
+
+def tagged(folder, name, tags):
+    (folder / f"{name}.csv").write_text("slice,label\n" + "".join(f"{i},{tag}\n" for i, tag in enumerate(tags)))
+    return {"case": name, "image": f"{name}.nii.gz", "slice_labels": str(folder / f"{name}.csv")}
+
+
+def test_both_classes_may_come_from_tags_masks_or_whole_images(tmp_path):
+    healthy, diseased = tagged(tmp_path, "a", [0, 0]), tagged(tmp_path, "b", [1, 1])
+    label = (HEAD > 500).astype(np.uint8)
+    label[..., 0] = 0
+    save(label, tmp_path / "both.nii.gz")
+    for items in ([healthy, diseased], [{"label": str(tmp_path / "both.nii.gz")}], [healthy, {"image_label": 1}]):
+        assert with_both_classes(items) == items
+
+
+@pytest.mark.parametrize(("tags", "word"), [([0, 0], "healthy"), ([1], "diseased")])
+def test_cases_of_one_class_alone_are_refused(tmp_path, tags, word):
+    items = [tagged(tmp_path, name, tags) for name in "ab"]
+    with pytest.raises(ValueError, match=f"expected healthy and diseased slices .*, got {word} ones alone in 2 cases"):
+        with_both_classes(items)

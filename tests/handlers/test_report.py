@@ -92,7 +92,7 @@ def test_a_report_measures_organ_and_mask(report):
     assert rows["z"]["mean anomaly, HU"] == pytest.approx((4 * 30 + 10) / (8 * 6 * 2))
     assert rows["z"]["highest anomaly, HU"] == 30
     assert rows[NAME]["mask, ml"] == 0
-    assert rows["z"]["seconds"] > 0
+    assert rows["z"]["seconds of inference"] > 0
 
 
 def headings(folder):

@@ -51,6 +51,18 @@ def test_each_region_is_compared_with_its_own_label():
     assert found["region 2: Dice, mean of slices"] == 0
 
 
+def test_with_members_smaller_ensembles_are_compared(tmp_path):
+    """One of three draws finds the lesion."""
+    image = segmented()
+    mask = image["image"][3]
+    image["image"] = MetaTensor(torch.cat([image["image"], torch.stack([mask, 0 * mask, mask])]), affine=mask.affine)
+    scores = SegmentationScores(str(tmp_path))
+    run([image], scores, channels=(*CHANNELS, "members", "members", "members"))
+    rows = {row["members"]: row["dice"] for row in table(tmp_path / "members.csv")}
+    assert rows == {"1": str(2 / 3), "2": "0.0", "3": "1.0"}
+    assert "Members of the ensemble" in [section.title for section in scores.sections()]
+
+
 def test_without_labels_nothing_is_written_or_shown(tmp_path):
     scores = SegmentationScores(str(tmp_path))
     unlabelled = segmented()

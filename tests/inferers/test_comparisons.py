@@ -5,10 +5,10 @@ from torch import nn
 
 from common.inferers.comparisons import (
     ATTRIBUTIONS,
+    AtTimestep,
     AttributionInferer,
     EqualizedInferer,
     MedianTranslationInferer,
-    NoiseFree,
     ReconstructionTranslationInferer,
 )
 from common.networks.encoder_unet import EncoderUNet
@@ -108,10 +108,10 @@ def test_activation_maps_are_what_their_papers_say():
     x = torch.linspace(-1, 3, 16).view(1, 1, 4, 4)
     expected = x.clamp(min=0)[:, 0]
     for name in ("grad_cam", "layer_cam"):
-        found = ATTRIBUTIONS[name](NoiseFree(Channels()), "network.norm")(x)[0]
+        found = ATTRIBUTIONS[name](AtTimestep(Channels()), "network.norm")(x)[0]
         torch.testing.assert_close(found / found.max(), expected[0] / 3)
     scores = torch.stack([(x * (x + 1) / 4).mean(), (x * (3 - x) / 4).mean()]).softmax(0)
-    found = ATTRIBUTIONS["score_cam"](NoiseFree(Channels()), "network.norm")(x)[0]
+    found = ATTRIBUTIONS["score_cam"](AtTimestep(Channels()), "network.norm")(x)[0]
     torch.testing.assert_close(found, ((scores[0] - scores[1]) * x[0, 0]).clamp(min=0))
 
 
@@ -134,4 +134,5 @@ def test_saliency_is_the_gradient_of_the_diseased_class(network):
 
 
 def test_a_network_is_told_that_there_is_no_noise():
-    assert NoiseFree(lambda x, timesteps: timesteps)(torch.ones(3, 1)).tolist() == [0, 0, 0]
+    told = [AtTimestep(lambda x, timesteps: timesteps, t)(torch.ones(3, 1)).tolist() for t in (0, 7)]
+    assert told == [[0, 0, 0], [7, 7, 7]]

@@ -61,6 +61,21 @@ def test_mean_and_variance_are_those_of_the_masks(network, image):
     assert not variance[~inside].any()
 
 
+def test_ddim_draws_the_first_noise_alone(network, image):
+    """Its masks have the same mean and spread, and no step adds noise."""
+    options = {"num_samples": 40, "threshold": 0.3, "sampler": "ddim"}
+    mean, variance, _, head = diffusion(**options)(image, network)[0]
+    inside = head > 0
+    error = (mean - image[0, 0].as_tensor())[inside]
+    assert error.std() == pytest.approx(STD / 40**0.5, rel=0.15)
+    assert variance[inside].mean() == pytest.approx(STD**2 * 39 / 40, rel=0.15)
+
+
+def test_an_unknown_sampler_is_refused():
+    with pytest.raises(ValueError, match="sampler must be one of ddpm, ddim, got 'euler'"):
+        diffusion(sampler="euler")
+
+
 def test_members_do_not_depend_on_how_they_are_batched(network, image):
     together, one_by_one = (diffusion(num_samples=3, slice_batch_size=n)(image, network) for n in (16, 1))
     torch.testing.assert_close(together, one_by_one, rtol=0, atol=1e-6)

@@ -6,8 +6,9 @@ import torch
 from conftest import GOLDEN
 from monai.networks.nets import DiffusionModelUNet
 
-from common.checkpoints import from_guided_diffusion
+from common.checkpoints import convert, from_guided_diffusion, load_parts
 from common.networks.encoder_unet import EncoderUNet
+from common.networks.parts import NetworkParts
 
 RECORDED = np.load(GOLDEN / "guided_networks.npz")
 KEYS = json.loads((GOLDEN / "guided_network_keys.json").read_text())
@@ -109,3 +110,26 @@ def test_an_encoder_of_another_size_is_refused():
 def test_an_encoder_works_on_volumes():
     network = EncoderUNet(3, 1, 3, 16, (32, 64), 1, (False, True), 32)
     assert network(torch.zeros(2, 1, 16, 16, 16), torch.tensor([0, 5])).shape == (2, 3)
+
+
+def test_weights_of_guided_diffusion_become_those_of_a_bundle(tmp_path):
+    """Also where the bundle has no weights yet, as all of them are converted."""
+    unet = {"_target_": "DiffusionModelUNet", "spatial_dims": 2, "in_channels": 2, "out_channels": 4, "norm_eps": 1e-5}
+    unet |= {"channels": [32, 64], "attention_levels": [False, True], "num_head_channels": [32, 64]}
+    unet |= {"num_res_blocks": 1, "num_class_embeds": 2}
+    parts = {"_target_": "common.networks.parts.NetworkParts", "main": "diffusion", "diffusion": unet}
+    (tmp_path / "inference.json").write_text(
+        json.dumps({"network_def": parts, "model_path": str(tmp_path / "model.pt")})
+    )
+    torch.save(recorded_weights("unet"), tmp_path / "old.pt")
+    options = {"config_file": str(tmp_path / "inference.json"), "source": "guided_diffusion"}
+    convert(str(tmp_path / "old.pt"), str(tmp_path / "model.pt"), **options)
+    network = NetworkParts("diffusion", diffusion=small_unet())
+    load_parts(network, tmp_path / "model.pt")
+    output = network.diffusion(image(), TIMESTEPS, class_labels=CLASSES)
+    np.testing.assert_allclose(output.detach(), RECORDED["unet_out"], rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_source_of_weights_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="source must be one of monai_generative, guided_diffusion, got 'k'"):
+        convert("old.pt", "new.pt", "inference.json", source="k")
