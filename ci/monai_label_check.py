@@ -293,7 +293,7 @@ class Check:
     def _demo_image(self, item: dict[str, Any]) -> Any:
         """Return an image in one file, as MONAI Label knows it; channels in files of their own are its last axis."""
         wanted = self.config.get("sequences") or SEQUENCES
-        names = np.atleast_1d(item["image"])
+        names = list(np.atleast_1d(item["image"]))
         if len(names) == len(SEQUENCES):
             names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in wanted]
         paths = [self.source / "demo" / name for name in names]

@@ -109,10 +109,10 @@ RECIPES = {
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
         trainings=(
             ("train", {"train_parts": "all", "max_epochs": 96, "val_interval": 4, "task_interval": 24}),
-            *(
-                ("baselines", {"part": part, "max_epochs": 60, "val_interval": 4})
-                for part in ("unet", "dropout", "aleatoric", "dynunet")
-            ),
+            ("baselines", {"part": "unet", "max_epochs": 60, "val_interval": 4}),
+            ("baselines", {"part": "dropout", "max_epochs": 60, "val_interval": 4}),
+            ("baselines", {"part": "aleatoric", "max_epochs": 60, "val_interval": 4}),
+            ("baselines", {"part": "dynunet", "max_epochs": 60, "val_interval": 4}),
         ),
     ),
     "cdm": Recipe(

@@ -258,8 +258,8 @@ def _classes_in(item: Mapping[str, Any]) -> set[bool]:
     if "label" in item:
         if is_film(Path(item["label"])):
             return {bool(read_film(item["label"]).any())}
-        label = np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0
-        return set(np.atleast_3d(label).any((0, 1)).tolist())
+        shown: Any = np.atleast_3d(np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0)
+        return set(shown.any((0, 1)).tolist())
     if "slice_labels" in item:
         return {value == 1 for value in read_slice_labels(item["slice_labels"]).values()}
     return {item["image_label"] == 1} if "image_label" in item else set()

@@ -133,8 +133,8 @@ class Detection:
                 if not self.options["lesion_slices_only"] or self._kept(item["case"], masks["label"] & masks["organ"]):
                     self.records.append(examine_case(**common, truth=masks["label"], **self.options))
             elif "slice_class" in item:
-                classes = np.atleast_3d(as_seen(item, ["slice_class"])["slice_class"])
-                self.unlabelled.append(examine_image(**common, diseased=classes.any((0, 1))))
+                classes: Any = np.atleast_3d(as_seen(item, ["slice_class"])["slice_class"])
+                self.unlabelled.append(examine_image(**common, diseased=classes.any((0, 1)).tolist()))
             elif image_label is not None and common["anomaly"].ndim == 2:
                 self.unlabelled.append(examine_image(**common, diseased=[bool(image_label)]))
             if item.get("point") is not None:

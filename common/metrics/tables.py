@@ -81,11 +81,12 @@ def examine_image(
         probability: see ``examine_case``.
     """
     row = {"case": case, "patient": patient, **_scores(anomaly, organ, any(diseased), probability)}
-    images = [None if x is None else np.atleast_3d(x) for x in (anomaly, mask & organ, organ, probability)]
+    images: list[Any] = [None if x is None else np.atleast_3d(x) for x in (anomaly, mask & organ, organ, probability)]
     slice_rows = []
-    for index in np.flatnonzero(np.atleast_3d(organ).any((0, 1))):
+    for index in np.flatnonzero(np.atleast_3d(organ).any((0, 1))).tolist():
         own: Any = [None if x is None else x[..., index] for x in images]
-        slice_rows.append(_slice_row(case, int(index), *own, bool(diseased[index]), spacing_mm, otsu))
+        a, m, o, p = own
+        slice_rows.append(_slice_row(case, index, a, m, o, p, diseased[index], spacing_mm, otsu))
     return ImageRecord(case, patient, row, slice_rows)
 
 
