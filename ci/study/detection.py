@@ -224,11 +224,11 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
 def cdm_tuning() -> list[Method]:
     """Return the settings that are tried on validation patients: one key after the other."""
     tried: list[dict[str, Any]] = [
-        *({"noise_level": q} for q in (100, 200, 300, 400, 500, 600)),
-        *({"noise_level": q, "guidance_scale": 10.0} for q in (200, 400)),
+        *({"noise_level": q, "tau": tau} for q in (25, 50, 100, 200, 400) for tau in (0.0, 0.95)),
+        *({"noise_level": q, "guidance_scale": 10.0} for q in (50, 100, 200)),
         *({"num_difference_steps": r} for r in (1, 5, 20, 40)),
-        *({"tau": tau} for tau in (0.0, 0.5, 0.9, 0.99)),
-        *({"guidance_scale": s} for s in (1.0, 10.0, 50.0)),
+        *({"tau": tau} for tau in (0.5, 0.9)),
+        *({"guidance_scale": s} for s in (1.0, 50.0)),
         {"map_mode": "absolute"},
     ]
     return [
