@@ -175,31 +175,35 @@ def noise_encoding_tuning(noise_levels: Sequence[int], guidance_scales: Sequence
 FLAIR_KEYS = BRAIN_KEYS | _keys("organ")
 CG_DIFF = _inferer(
     "translation.DdimTranslationInferer",
-    {name: key for name, key in (FLAIR_KEYS | DIFFUSION_KEYS).items() if name not in ("guidance", "guidance_scale")},
+    FLAIR_KEYS | _keys("seed"),
+    schedule={
+        "_target_": "common.schedulers.NoiseSchedule",
+        "num_train_timesteps": "@num_train_timesteps",
+        "num_inference_steps": 250,
+        "spacing": "trailing",
+    },
     guidance={
         "classifier": {"_target_": "common.samplers.guidance.classifier_guidance", "_mode_": "callable", "target": 0}
     },
+    noise_level=400,
     guidance_scale=100.0,
     encode_class=0,
     decode_class=0,
 )
-CG_DIFF["inferer"]["schedule"] = {
-    "_target_": "common.schedulers.NoiseSchedule",
-    "num_train_timesteps": "@num_train_timesteps",
-    "num_inference_steps": 250,
-    "spacing": "trailing",
-}
 """The bundle ``wolleb_anomaly``'s sampler on CDM's network: Q = 400, s = 100, every fourth timestep."""
 
+PAPER_CDM = {"noise_level": 400, "tau": 0.95}
 CAMS = {"Grad-CAM": "grad_cam", "Grad-CAM++": "grad_cam_pp", "Score-CAM": "score_cam", "Layer-CAM": "layer_cam"}
 
 
 def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
     """Return the rows of Table 1 of Hu et al. 2023, and the controls; the first is the bundle's default."""
     settings: dict[str, tuple[dict[str, Any], bool]] = {
-        "CDM": ({}, True),
+        "CDM": ({"guidance_scale": 0.0}, True),
         "CG-CDM, s = 10": ({"guidance_scale": 10.0}, True),
-        "CDM, the released program's indices and clipping": (AUTHORS, True),
+        "CDM, the paper's Q and tau": ({**PAPER_CDM, "guidance_scale": 0.0}, True),
+        "CG-CDM, s = 10, the paper's Q and tau": ({**PAPER_CDM, "guidance_scale": 10.0}, True),
+        "CDM, the released program's indices and clipping": ({**AUTHORS, "guidance_scale": 0.0}, True),
         **{
             f"{name}{', six views' if smooth else ''}": (
                 _inferer("comparisons.AttributionInferer", FLAIR_KEYS, method=method, smooth=smooth),
@@ -208,7 +212,7 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
             for name, method in CAMS.items()
             for smooth in (False, True)
         },
-        "CG-Diff": (CG_DIFF, False),
+        "CG-Diff, every fourth timestep": (CG_DIFF, False),
         "control: FLAIR, histogram equalised": (_inferer("comparisons.EqualizedInferer", FLAIR_KEYS, channel=0), False),
         "control: distance to the median of the head": (
             _inferer("comparisons.MedianTranslationInferer", FLAIR_KEYS),
@@ -392,7 +396,7 @@ def detection_study(bundle: str, output_dir: str | None = None, tune: bool = Fal
         sections += [
             Section(
                 f"Scanner {scanner}: {meaning}",
-                [EXPLANATION],
+                [EXPLANATION + " Slices without lesions do not count." * plan.lesion_slices_only],
                 [on_page(row) for row in rows],
                 [Picture("Seed 0.", png(curves_figure(curves)))],
             ),
