@@ -192,7 +192,7 @@ CG_DIFF = _inferer(
 )
 """The bundle ``wolleb_anomaly``'s sampler on CDM's network: Q = 400, s = 100, every fourth timestep."""
 
-PAPER_CDM = {"noise_level": 400, "tau": 0.95}
+PAPER_CDM = {"noise_level": 400, "tau": 0.95, "map_mode": "signed"}
 CAMS = {"Grad-CAM": "grad_cam", "Grad-CAM++": "grad_cam_pp", "Score-CAM": "score_cam", "Layer-CAM": "layer_cam"}
 
 
@@ -201,8 +201,9 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
     settings: dict[str, tuple[dict[str, Any], bool]] = {
         "CDM": ({"guidance_scale": 0.0}, True),
         "CG-CDM, s = 10": ({"guidance_scale": 10.0}, True),
-        "CDM, the paper's Q and tau": ({**PAPER_CDM, "guidance_scale": 0.0}, True),
-        "CG-CDM, s = 10, the paper's Q and tau": ({**PAPER_CDM, "guidance_scale": 10.0}, True),
+        "CDM, maps signed": ({"map_mode": "signed", "guidance_scale": 0.0}, True),
+        "CDM, the paper's Q, tau and maps": ({**PAPER_CDM, "guidance_scale": 0.0}, True),
+        "CG-CDM, s = 10, the paper's Q, tau and maps": ({**PAPER_CDM, "guidance_scale": 10.0}, True),
         "CDM, the released program's indices and clipping": ({**AUTHORS, "guidance_scale": 0.0}, True),
         **{
             f"{name}{', six views' if smooth else ''}": (
@@ -229,11 +230,11 @@ def cdm_tuning() -> list[Method]:
     """Return the settings that are tried on validation patients: one key after the other."""
     tried: list[dict[str, Any]] = [
         *({"noise_level": q, "tau": tau} for q in (25, 50, 100, 200, 400) for tau in (0.0, 0.95)),
-        *({"noise_level": q, "guidance_scale": 10.0} for q in (50, 100, 200)),
         *({"num_difference_steps": r} for r in (1, 5, 20, 40)),
         *({"tau": tau} for tau in (0.5, 0.9)),
-        *({"guidance_scale": s} for s in (1.0, 50.0)),
-        {"map_mode": "absolute"},
+        *({"guidance_scale": s} for s in (0.0, 1.0, 50.0)),
+        *({"map_mode": mode} for mode in ("signed", "absolute")),
+        {"map_mode": "signed", "guidance_scale": 0.0},
     ]
     return [
         Method(

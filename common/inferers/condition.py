@@ -1,6 +1,6 @@
 """Maps of what depends on an image's class, from the difference of two conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,7 +16,11 @@ from ..schedulers import NoiseSchedule
 from .slices import Generators, noise_predictor, ticking
 from .translation import Batch, TranslationInferer
 
-MAP_MODES = ("signed", "absolute")
+MAP_MODES: dict[str, Callable[[Tensor], Tensor]] = {
+    "signed": lambda difference: difference,
+    "absolute": torch.abs,
+    "positive": lambda difference: difference.clamp(min=0),
+}
 MAP_RANGES = ("slice", "volume")
 
 
@@ -36,7 +40,7 @@ class ConditionDifferenceInferer(TranslationInferer):
         tau: share of the class "diseased" in the other condition.
         guidance_scale: s in the paper; 0 is CDM.
         num_classes: that the network knows; 0 is healthy and 1 diseased.
-        map_mode: ``signed``, or ``absolute`` for the magnitude of the summed difference.
+        map_mode: the summed difference, ``signed``, as in the paper, ``absolute``, or what is ``positive`` in it.
         map_range: what is scaled to [0, 1], each ``slice``, as in the paper, or the ``volume``, in which healthy slices
             can then stay low.
         index_mode: see ``condition_difference``.
@@ -68,7 +72,7 @@ class ConditionDifferenceInferer(TranslationInferer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value, known in (("map_mode", map_mode, MAP_MODES), ("map_range", map_range, MAP_RANGES)):
+        for name, value, known in (("map_mode", map_mode, [*MAP_MODES]), ("map_range", map_range, MAP_RANGES)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
         self.schedule, self.part, self.compile = schedule, part, compile
@@ -121,9 +125,7 @@ class ConditionDifferenceInferer(TranslationInferer):
 
     def scores(self, change: Tensor, organ: Tensor) -> Tensor:
         """Return the summed difference, scaled to [0, 1] within the organ."""
-        difference = change.sum(1, keepdim=True)
-        if self.map_mode == "absolute":
-            difference = difference.abs()
+        difference = MAP_MODES[self.map_mode](change.sum(1, keepdim=True))
         axes = (1, 2, 3) if self.map_range == "slice" else (0, 1, 2, 3)
         low = difference.masked_fill(~organ, torch.inf).amin(axes, keepdim=True)
         high = difference.masked_fill(~organ, -torch.inf).amax(axes, keepdim=True)

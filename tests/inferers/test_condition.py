@@ -96,6 +96,14 @@ def test_absolute_maps_show_what_gets_darker_too(network, image):
     torch.testing.assert_close(absolute, expected, rtol=0, atol=1e-4)
 
 
+def test_positive_maps_begin_at_0_where_the_class_makes_nothing_brighter(network, image):
+    signed = inferer()(image, network)[0]
+    change = (signed[1] - image[0, 0].as_tensor()).clamp(min=0)
+    positive = inferer(map_mode="positive")(image, network)[0, 0]
+    highest = change.amax((0, 1), keepdim=True)
+    torch.testing.assert_close(positive, change / highest, rtol=0, atol=1e-4)
+
+
 def test_several_settings_give_versions_from_the_same_noise(network, image):
     found = inferer(noise_level=[40, 60], tau=[0.9, 0.95]).examine_versions(image[0].as_tensor(), (2.0, 2.0), network)
     assert len(found) == 4
@@ -110,7 +118,7 @@ def test_amp_leaves_it_in_float32(network, image):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"map_mode": "squared"}, "map_mode must be one of signed, absolute, got 'squared'"),
+        ({"map_mode": "squared"}, "map_mode must be one of signed, absolute, positive, got 'squared'"),
         ({"map_range": "batch"}, "map_range must be one of slice, volume, got 'batch'"),
     ],
 )
