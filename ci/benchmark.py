@@ -135,6 +135,10 @@ def benchmark_translation(parser: ConfigParser, slices: int, size: int) -> None:
     print(f"peak memory, MB                      {_peak_memory(device):.0f}")
 
 
+CG_DIFF_LEVEL = 400
+"""Q of CG-Diff in Hu et al. 2023."""
+
+
 def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
     """Compare conditions (CDM) and translate (CG-Diff) on the same slices and the same networks.
 
@@ -154,10 +158,10 @@ def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
         guide = partial(classifier_guidance, network.classifier, scale=scale) if scale else None
         condition_difference(mixed, image, schedule, level, steps, tau, guide=guide)
 
-    def translate(num_steps: int) -> None:
+    def translate(num_steps: int) -> None:  # CG-Diff, at the paper's noise level
         respaced = NoiseSchedule(schedule.num_train_timesteps, num_inference_steps=num_steps, spacing="trailing")
         guides = [classifier_guidance(network.classifier, 0, 100.0)]
-        decode(healthy, encode(healthy, image, respaced, level), respaced, level, guides)
+        decode(healthy, encode(healthy, image, respaced, CG_DIFF_LEVEL), respaced, CG_DIFF_LEVEL, guides)
 
     with torch.no_grad():
         twice = torch.cat([image, image])
@@ -166,7 +170,7 @@ def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
     seconds = {
         f"CDM, {steps} steps": _seconds(partial(differ, 0.0)),
         "CG-CDM": _seconds(partial(differ, 10.0)),
-        f"CG-Diff, {level} + {level} steps": _seconds(partial(translate, schedule.num_train_timesteps)),
+        f"CG-Diff, {CG_DIFF_LEVEL} + {CG_DIFF_LEVEL} steps": _seconds(partial(translate, schedule.num_train_timesteps)),
         "CG-Diff, every fourth of them": _seconds(partial(translate, schedule.num_train_timesteps // 4)),
     }
     cdm = next(iter(seconds.values()))
