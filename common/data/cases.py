@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..transforms.channels import FILMS, image_stem
-from ..transforms.slices import read_slice_labels
+from ..transforms.slices import axial_axis, read_slice_labels
 from .checks import (
     FILM_AFFINE,
     BadFileError,
@@ -29,7 +29,7 @@ from .checks import (
     read_nifti_channels,
     unusual_mr,
 )
-from .dicom import read_series
+from .dicom import read_series, series_in
 
 MASK_SUFFIXES = ("_liver", "_organ", "_label", "_wanted")
 """File names that end so hold masks of a case, not cases."""
@@ -229,11 +229,9 @@ def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     """Return the cases that have an axial slice without lesions, and name the others."""
     kept = []
     for item in items:
-        if "label" in item:
-            label = nib.as_closest_canonical(nib.load(item["label"]))
-            if (np.asarray(label.dataobj) > 0).any((0, 1)).all():
-                logger.warning(f"{item['case']}: left out, as there are lesions in each of its slices.")
-                continue
+        if "label" in item and _classes_in(item) == {True}:
+            logger.warning(f"{item['case']}: left out, as there are lesions in each of its slices.")
+            continue
         kept.append(item)
     return kept
 
@@ -254,15 +252,26 @@ def with_both_classes(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _classes_in(item: Mapping[str, Any]) -> set[bool]:
-    """Return whether there are diseased slices, and whether there are healthy ones."""
+    """Return whether there are diseased slices, and whether there are healthy ones; see ``SliceClassesd``."""
     if "label" in item:
         if is_film(Path(item["label"])):
             return {bool(read_film(item["label"]).any())}
         shown: Any = np.atleast_3d(np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0)
         return set(shown.any((0, 1)).tolist())
     if "slice_labels" in item:
-        return {value == 1 for value in read_slice_labels(item["slice_labels"]).values()}
+        tags = read_slice_labels(item["slice_labels"])
+        not_listed = _num_slices(Path(ensure_tuple(item["image"])[0])) > len(tags)
+        return {tag == 1 for tag in tags.values()} | ({False} if not_listed else set())
     return {item["image_label"] == 1} if "image_label" in item else set()
+
+
+def _num_slices(image: Path) -> int:
+    """Return how many axial slices a file or a folder of DICOM has, from headers alone."""
+    if image.is_dir():
+        return max(len(files) for files in series_in(image).values())
+    header: Any = nib.load(image)
+    axis = axial_axis(header.affine, len(header.shape[:3]))
+    return 1 if axis is None else int(header.shape[axis])
 
 
 def shard(items: list[dict[str, Any]], rank: int, world_size: int) -> list[dict[str, Any]]:

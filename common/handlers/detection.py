@@ -46,10 +46,10 @@ class Detection:
 
     The items of its output need ``anomaly``, ``mask`` and ``organ``, each of shape (1, X, Y[, Z]), and ``label`` of the
     same shape. Cases without a label count if the batch has ``slice_class`` (see ``SliceClassesd``), or the
-    ``image_label`` of a film or a single slice. A ``point`` of the
-    batch, world coordinates in mm, marks a lesion that nobody has outlined. Other cases are passed over. When the run
-    ends, ``engine.state.metrics`` has the pooled numbers, ``records`` all cases with labels of all processes,
-    ``unlabelled`` those whose class alone is known, ``rows`` the summary, ``case_rows`` a row for each case,
+    ``image_label`` of a film or a single slice. A ``point`` of the batch, world coordinates in mm, marks a lesion that
+    nobody has outlined. Other cases are passed over. When the run ends, ``engine.state.metrics`` has the pooled
+    numbers, ``records`` all cases with labels of all processes, ``unlabelled`` those whose class alone is known,
+    ``rows`` the summary, ``case_rows`` a row for each case,
     ``fitted_threshold`` what masks of such cases should be made with.
 
     Args:

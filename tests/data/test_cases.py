@@ -604,9 +604,10 @@ def test_another_modality_is_refused(tmp_path):
         listed(tmp_path, modality="pet")
 
 
-def tagged(folder, name, tags):
+def tagged(folder, name, tags, num_slices=None):
     (folder / f"{name}.csv").write_text("slice,label\n" + "".join(f"{i},{tag}\n" for i, tag in enumerate(tags)))
-    return {"case": name, "image": f"{name}.nii.gz", "slice_labels": str(folder / f"{name}.csv")}
+    save(np.zeros((3, 4, num_slices or len(tags)), np.float32), folder / f"{name}.nii.gz")
+    return {"case": name, "image": str(folder / f"{name}.nii.gz"), "slice_labels": str(folder / f"{name}.csv")}
 
 
 def test_both_classes_may_come_from_tags_masks_or_whole_images(tmp_path):
@@ -616,6 +617,17 @@ def test_both_classes_may_come_from_tags_masks_or_whole_images(tmp_path):
     save(label, tmp_path / "both.nii.gz")
     for items in ([healthy, diseased], [{"label": str(tmp_path / "both.nii.gz")}], [healthy, {"image_label": 1}]):
         assert with_both_classes(items) == items
+
+
+def test_slices_that_tags_do_not_list_are_healthy(tmp_path):
+    items = [tagged(tmp_path, "a", [1, 1], num_slices=3)]
+    assert with_both_classes(items) == items
+
+
+def test_tags_of_a_dicom_series_may_leave_slices_out_too(tmp_path):
+    write_series(tmp_path / "series", np.zeros((4, 5, 3), np.int16), np.eye(4))
+    items = [{**tagged(tmp_path, "a", [1]), "image": str(tmp_path / "series")}]
+    assert with_both_classes(items) == items
 
 
 @pytest.mark.parametrize(("tags", "word"), [([0, 0], "healthy"), ([1], "diseased")])
