@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import ignite.distributed as idist
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from monai.engines.utils import IterationEvents
@@ -81,6 +82,8 @@ class CaseReport:
         self._clock = time.perf_counter()
 
     def _stop_clock(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the network's last calls may still be under way
         self._seconds = time.perf_counter() - self._clock
 
     def _draw(self, engine: Any) -> None:
