@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..samplers.ancestral import sample
 from ..samplers.ddim import decode
-from ..samplers.noise import randn_like
+from ..samplers.noise import randn_like, with_condition
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, resample_slices
 from .scaled import ScaledSliceInferer
@@ -122,12 +122,8 @@ class DiffusionEnsembleInferer(EnsembleInferer):
         shape, progress = (len(image), self.num_regions, *image.shape[2:]), partial(ticking, bar)
         if self.sampler == "ddpm":
             return sample(model, shape, self.schedule, image, generators, progress=progress)
-
-        def conditioned(x_t: Tensor, timesteps: Tensor) -> Tensor:
-            return model(torch.cat([image, x_t], dim=1), timesteps)
-
-        noise = randn_like(image.new_empty(shape), generators)
-        return decode(conditioned, noise, self.schedule, self.schedule.num_train_timesteps, progress=progress)
+        noise, highest = randn_like(image.new_empty(shape), generators), self.schedule.num_train_timesteps
+        return decode(with_condition(model, image), noise, self.schedule, highest, progress=progress)
 
     def num_steps(self) -> int:
         """Return the steps of the schedule."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..schedulers import NoiseSchedule, at
 from .guidance import Guide, total_guidance
-from .noise import Bounds, Generators, NoisePredictor, randn_like
+from .noise import Bounds, Generators, NoisePredictor, randn_like, with_condition
 
 
 def mean_and_log_variance(
@@ -85,11 +85,7 @@ def sample(
     first = generator[0] if isinstance(generator, Sequence) else generator
     empty = torch.empty(0, device=None if first is None else first.device) if condition is None else condition
     noise = randn_like(empty.new_empty(shape), generator)
-
-    def conditioned(x_t: Tensor, timesteps: Tensor) -> Tensor:
-        return model(x_t if condition is None else torch.cat([condition, x_t], dim=1), timesteps)
-
-    return denoise(conditioned, noise, schedule, generator, **options)
+    return denoise(with_condition(model, condition), noise, schedule, generator, **options)
 
 
 @torch.no_grad()

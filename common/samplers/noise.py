@@ -11,6 +11,18 @@ Bounds = tuple[float, float] | tuple[Tensor, Tensor] | None
 """Lowest and highest clean image, as numbers or as tensors that broadcast to images; None does not clamp."""
 
 
+def with_condition(model: NoisePredictor, condition: Tensor | None) -> NoisePredictor:
+    """Return a model that is given a condition's channels before those of the noisy images; without one it is itself.
+
+    Args:
+        model: noise predictor.
+        condition: shape (B, K, *spatial).
+    """
+    if condition is None:
+        return model
+    return lambda x_t, timesteps: model(torch.cat([condition, x_t], dim=1), timesteps)
+
+
 def randn_like(image: Tensor, generator: Generators) -> Tensor:
     """Return standard normal noise of the shape, dtype and device of ``image``.
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from common.samplers.noise import randn_like
+from common.samplers.noise import randn_like, with_condition
 
 IMAGE = torch.zeros(3, 2, 5, 4)
 
@@ -49,3 +49,11 @@ def test_the_noise_of_an_image_does_not_depend_on_the_others_of_its_batch():
 def test_images_of_one_batch_have_different_noise():
     batch = randn_like(IMAGE, seeded(1, 2, 3))
     assert not torch.equal(batch[0], batch[1])
+
+
+def test_a_condition_comes_before_the_noisy_image():
+    seen = []
+    model = with_condition(lambda x, timesteps: seen.append(x) or x, torch.zeros(2, 3, 4, 4))
+    model(torch.ones(2, 1, 4, 4), torch.zeros(2))
+    assert seen[0].amax((0, 2, 3)).tolist() == [0, 0, 0, 1]
+    assert with_condition(model, None) is model
