@@ -7,6 +7,7 @@ Everything comes from ``common.phantoms`` and the bundle's own configs; what is 
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Recipe(NamedTuple):
     """Of the data set in ``demo/``."""
     data: dict[str, Any]
     """Of the data set that the weights are trained on; its patients are not those of the tests."""
-    trainings: tuple[tuple[str, dict[str, float | str]], ...]
+    trainings: tuple[tuple[str, Mapping[str, float | str]], ...]
     """Config and options of each training."""
 
 
@@ -109,10 +110,10 @@ RECIPES = {
         data={"training": 240, "validation": 12, "healthy_share": 0.25},
         trainings=(
             ("train", {"train_parts": "all", "max_epochs": 96, "val_interval": 4, "task_interval": 24}),
-            ("baselines", {"part": "unet", "max_epochs": 60, "val_interval": 4}),
-            ("baselines", {"part": "dropout", "max_epochs": 60, "val_interval": 4}),
-            ("baselines", {"part": "aleatoric", "max_epochs": 60, "val_interval": 4}),
-            ("baselines", {"part": "dynunet", "max_epochs": 60, "val_interval": 4}),
+            *(
+                ("baselines", {"part": part, "max_epochs": 60, "val_interval": 4})
+                for part in ("unet", "dropout", "aleatoric", "dynunet")
+            ),
         ),
     ),
     "cdm": Recipe(
