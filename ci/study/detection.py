@@ -492,19 +492,17 @@ def compare(found: Records, thresholds: Mapping[str, float]) -> list[Row]:
             "ap": over_seeds(Curve.average_precision),
             "dice": over_seeds(lambda curve: curve.dice_at(thresholds[row])),
             "dice_best_threshold_of_this_test": over_seeds(lambda curve: curve.best_dice()[0]),
+            **slice_metrics(found[row]),
         }
 
     table, default = [], metrics(next(iter(found)))
     for row in tqdm(found, desc="intervals", leave=False):
         numbers: Row = {"method": row}
-        for name, metric in metrics(row).items():
+        own = metrics(row)
+        for name, metric in own.items():
             numbers |= with_interval(name, metric, patients)
-        for name in ("ap", "dice"):
-            numbers |= with_interval(f"{name}_difference", difference(default[name], metrics(row)[name]), patients)
-        for name, metric in slice_metrics(found[row]).items():
-            numbers |= with_interval(name, metric, patients)
-            ahead = difference(slice_metrics(found[next(iter(found))])[name], metric)
-            numbers |= with_interval(f"{name}_difference", ahead, patients)
+        for name in ("ap", "dice", *slice_metrics(found[row])):
+            numbers |= with_interval(f"{name}_difference", difference(default[name], own[name]), patients)
         numbers["threshold"] = thresholds[row]
         normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
         if normal:

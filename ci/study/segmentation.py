@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.handlers.output import write_csv
-from common.metrics.segmentation import SegmentationRecord, examine_segmentation, segmentation_statistics
+from common.metrics.segmentation import (
+    THRESHOLD,
+    SegmentationRecord,
+    examine_segmentation,
+    examine_sizes,
+    segmentation_statistics,
+    summarise_sizes,
+)
 from common.metrics.tables import Row, Statistic
 from common.phantoms.__main__ import brain_mr
 from common.report.figures import Panel, box_around, panel_grid, png
@@ -112,7 +119,8 @@ def segmentation_study(
         found = rows_of(methods, drawn, cases)
         table = compare(found)
         write_csv(tables / f"study_{scanner}.csv", table)
-        sizes_table = by_size(cases, drawn["diffusion"], num_members)
+        pairs = zip(drawn["diffusion"], cases, strict=True)
+        sizes_table = summarise_sizes([examine_sizes(m, c.organ, c.truth, c.spacing_mm) for m, c in pairs])
         write_csv(tables / f"members_{scanner}.csv", sizes_table)
         sections += [
             Section(f"Scanner {scanner}: {meaning}", [explanation(len(cases))], [on_page(row) for row in table]),
@@ -165,7 +173,7 @@ def records(cases: Sequence[Case], members: Sequence[NDArray[np.float32]]) -> li
     made = []
     for case, drawn in zip(cases, members, strict=True):
         mean, variance = drawn.mean(0), drawn.var(0)
-        maps = (mean, variance, (mean > 0.5) & case.organ, case.organ, case.truth)
+        maps = (mean, variance, (mean > THRESHOLD) & case.organ, case.organ, case.truth)
         made.append(examine_segmentation(case.name, case.name, *maps, case.spacing_mm))
     return made
 
@@ -190,24 +198,6 @@ def compare(found: Mapping[str, Runs]) -> list[Row]:
             row |= with_interval(f"{metric}_difference", ahead, patients)
         table.append(row)
     return table
-
-
-def by_size(cases: Sequence[Case], members: Sequence[NDArray[np.float32]], num_members: int) -> list[Row]:
-    """Return Dice and HD95 of ensembles of the first 1, 2, ... members, the paper's Figure 4, and of all single runs.
-
-    Ensembles of one member are the single runs; the table of 100 members is the paper's Table 2.
-    """
-    sizes = [n for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100) if n <= num_members]
-    rows = []
-    for size in sizes:
-        runs = range(num_members) if size == 1 else range(1)
-        made = [segmentation_statistics(records(cases, [m[run : run + size] for m in members])) for run in runs]
-        row: Row = {"members": size}
-        for metric in ("dice", "hd95_mm"):
-            values = [statistics[METRICS[metric]](np.ones(len(cases))) for statistics in made]
-            row |= {metric: float(np.mean(values)), f"{metric}_std": float(np.std(values)) if size == 1 else np.nan}
-        rows.append(row)
-    return rows
 
 
 def size_figure(rows: Sequence[Row]) -> Figure:

@@ -72,7 +72,7 @@ class SegmentationScores:
         for name, records in self.records.items():
             rows = summarise_segmentations(records, self.num_resamples)
             self.rows += [{**row, "metric": name + row["metric"]} for row in rows]
-            self.sizes += [{**_region(name), **row} for row in summarise_sizes(records)]
+            self.sizes += [{**_region(name), **row} for row in summarise_sizes([r.sizes for r in records])]
         engine.state.metrics.update({row["metric"]: row["value"] for row in self.rows})
         if self.records and self.output_dir is not None and idist.get_rank() == 0:
             folder = Path(self.output_dir)

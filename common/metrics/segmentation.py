@@ -38,7 +38,7 @@ class SegmentationRecord:
         slice_rows: of the table per slice.
         calibration: pixels, sum of probabilities, and pixels that are true, in each bin, shape (3, NUM_BINS).
         errors: pixels of the organ by their uncertainty; those that the mask gets wrong are the positives.
-        sizes: rows of slices by the number of members that segment them.
+        sizes: see ``examine_sizes``; empty without members.
     """
 
     case: str
@@ -47,7 +47,7 @@ class SegmentationRecord:
     slice_rows: list[Row]
     calibration: NDArray[np.float64]
     errors: ScoreCounts
-    sizes: Mapping[int, Sequence[Row]] = field(default_factory=dict)
+    sizes: Mapping[int, Sequence[Sequence[Row]]] = field(default_factory=dict)
 
 
 def examine_segmentation(
@@ -72,7 +72,7 @@ def examine_segmentation(
         organ: where.
         truth: what should have been.
         spacing_mm: size of a voxel along each axis.
-        members: draws that ``mean`` is of, to compare smaller ensembles; their masks begin at ``THRESHOLD``.
+        members: draws that ``mean`` is of, to compare smaller ensembles, see ``examine_sizes``.
     """
     binned = torch.from_numpy(np.clip(mean[organ], 0, 1).astype(np.float32))[None, None]
     p, y, count = (
@@ -101,35 +101,49 @@ def examine_segmentation(
         "errors_auroc": PooledCounts([errors]).curve().auroc(),
     }
     calibration = np.stack([count, count * p, count * y]).astype(float)
-    sizes = _by_size(np.stack(members), organ, truth, spacing_mm) if len(members) else {}
+    sizes = examine_sizes(np.stack(members), organ, truth, spacing_mm) if len(members) else {}
     return SegmentationRecord(case, patient, row, slice_rows, calibration, errors, sizes)
 
 
-def _by_size(
+def examine_sizes(
     members: NDArray[Any], organ: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]
-) -> dict[int, list[Row]]:
-    """Return for ensembles of the first 1, 2, ... members a row a slice; of one member those of all that there are."""
-    found: dict[int, list[Row]] = {}
-    for size in [n for n in SIZES if n <= len(members)]:
-        for mean in members if size == 1 else members[:size].mean(0, keepdims=True):
-            mask, wanted = np.atleast_3d((mean > THRESHOLD) & organ), np.atleast_3d(truth)
-            rows = (overlap_row(mask[..., z], wanted[..., z], spacing_mm[:2]) for z in range(wanted.shape[2]))
-            found.setdefault(size, []).extend(row for row in rows if row["true_pixels"])
-    return found
+) -> dict[int, list[list[Row]]]:
+    """Return by the number of members the ensembles of a case, and of each a row a slice that shows organ and truth.
 
-
-def summarise_sizes(records: Sequence[SegmentationRecord]) -> list[Row]:
-    """Return mean Dice and HD95 of slices by the number of members, Figure 4 of Wolleb et al. 2022.
+    Members are the first ones; of one member there are as many ensembles as members.
 
     Args:
-        records: of all cases, examined with their members; without there are no rows.
+        members: draws, shape (N, X, Y[, Z]); their masks begin at ``THRESHOLD``.
+        organ: where, shape (X, Y[, Z]).
+        truth: what should have been segmented.
+        spacing_mm: size of a voxel along each axis.
+    """
+    inside, wanted = np.atleast_3d(organ), np.atleast_3d(truth)
+    shown = np.flatnonzero(inside.any((0, 1)) & wanted.any((0, 1)))
+
+    def rows(mean: NDArray[Any]) -> list[Row]:
+        mask = (np.atleast_3d(mean) > THRESHOLD) & inside
+        return [overlap_row(mask[..., z], wanted[..., z], spacing_mm[:2]) for z in shown]
+
+    sizes = [size for size in SIZES if size <= len(members)]
+    return {size: [rows(m) for m in members] if size == 1 else [rows(members[:size].mean(0))] for size in sizes}
+
+
+def summarise_sizes(found: Sequence[Mapping[int, Sequence[Sequence[Row]]]]) -> list[Row]:
+    """Return Dice and HD95 by the number of members, the Figure 4 of Wolleb et al. 2022, and with many its Table 2.
+
+    Of single members it is the mean over them, and the standard deviation; of larger ensembles there is one.
+
+    Args:
+        found: of all cases, see ``examine_sizes``.
     """
     rows = []
-    for size in records[0].sizes:
+    for size, ensembles in found[0].items():
         row: Row = {"members": size}
         for key in ("dice", "hd95_mm"):
-            values = np.array([slice_row[key] for record in records for slice_row in record.sizes[size]])
-            row[key] = float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.nan
+            runs = [np.array([r[key] for case in found for r in case[size][run]]) for run in range(len(ensembles))]
+            means = [values[np.isfinite(values)].mean() if np.isfinite(values).any() else np.nan for values in runs]
+            row |= {key: float(np.mean(means)), f"{key}_std": float(np.std(means)) if size == 1 else np.nan}
         rows.append(row)
     return rows
 

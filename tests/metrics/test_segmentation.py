@@ -6,9 +6,11 @@ from common.metrics.segmentation import (
     NUM_BINS,
     calibration_error,
     examine_segmentation,
+    examine_sizes,
     retention,
     retention_area,
     summarise_segmentations,
+    summarise_sizes,
 )
 
 SPACING = [2.0, 2.0, 5.0]
@@ -94,6 +96,13 @@ def test_bad_slices_that_are_uncertain_correlate():
         uncertainty = np.full((20, 20, 3), 0.1 * i)
         records.append(record(f"p{i}", mask=square(5 + i, 10 + i), uncertainty=uncertainty))
     assert table(*records)["correlation of Dice and mean uncertainty over slices (Spearman)"] == pytest.approx(-1)
+
+
+def test_slices_that_were_not_examined_do_not_count_for_any_number_of_members():
+    drawn, organ = square(5, 10)[None].repeat(2, axis=0), np.ones((20, 20, 3), bool)
+    organ[..., 0], drawn[..., 0] = False, False
+    rows = summarise_sizes([examine_sizes(drawn.astype(float), organ, square(5, 10), SPACING)])
+    assert [(row["members"], row["dice"], row["hd95_mm"]) for row in rows] == [(1, 1, 0), (2, 1, 0)]
 
 
 def test_intervals_are_over_patients():
