@@ -194,6 +194,13 @@ CG_DIFF = _inferer(
 
 PAPER_CDM = {"noise_level": 400, "tau": 0.95, "map_mode": "signed"}
 CAMS = {"Grad-CAM": "grad_cam", "Grad-CAM++": "grad_cam_pp", "Score-CAM": "score_cam", "Layer-CAM": "layer_cam"}
+CAM_LAYERS = ("norm", "blocks.4", "blocks.2", "blocks.0")
+"""On grids of 8, 16, 32 and 64 pixels; the first, the last one before the classifier's pooling, is the default."""
+
+
+def cam_settings(cam: str, **options: Any) -> dict[str, Any]:
+    """Return the setting that puts a class activation map in the place of CDM's."""
+    return _inferer("comparisons.AttributionInferer", FLAIR_KEYS, method=CAMS[cam], **options)
 
 
 def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
@@ -206,11 +213,8 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
         "CG-CDM, s = 10, the paper's Q, tau and maps": ({**PAPER_CDM, "guidance_scale": 10.0}, True),
         "CDM, the released program's indices and clipping": ({**AUTHORS, "guidance_scale": 0.0}, True),
         **{
-            f"{name}{', six views' if smooth else ''}": (
-                _inferer("comparisons.AttributionInferer", FLAIR_KEYS, method=method, smooth=smooth),
-                False,
-            )
-            for name, method in CAMS.items()
+            f"{cam}{', six views' if smooth else ''}": (cam_settings(cam, smooth=smooth), False)
+            for cam in CAMS
             for smooth in (False, True)
         },
         "CG-Diff, every fourth timestep": (CG_DIFF, False),
@@ -227,7 +231,7 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
 
 
 def cdm_tuning() -> list[Method]:
-    """Return the settings that are tried on validation patients: one key after the other."""
+    """Return the settings that are tried on validation patients: one key after the other, and each CAM's layer."""
     tried: list[dict[str, Any]] = [
         *({"noise_level": q, "tau": tau} for q in (25, 50, 100, 200, 400) for tau in (0.0, 0.95)),
         *({"num_difference_steps": r} for r in (1, 5, 20, 40)),
@@ -236,12 +240,9 @@ def cdm_tuning() -> list[Method]:
         *({"map_mode": mode} for mode in ("signed", "absolute")),
         {"map_mode": "signed", "guidance_scale": 0.0},
     ]
-    return [
-        Method(
-            {f"{', '.join(f'{k} {v}' for k, v in keys.items())}, filter {r}": r for r in ([0], [1], [2])}, settings=keys
-        )
-        for keys in tried
-    ]
+    named = {", ".join(f"{key} {value}" for key, value in keys.items()): keys for keys in tried}
+    named |= {f"{cam}, layer {layer}": cam_settings(cam, layer=layer) for cam in CAMS for layer in CAM_LAYERS}
+    return [Method({f"{name}, filter {r}": r for r in ([0], [1], [2])}, settings=keys) for name, keys in named.items()]
 
 
 def _pancreas_head(inputs: torch.Tensor) -> torch.Tensor:

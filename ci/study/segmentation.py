@@ -21,7 +21,7 @@ from common.metrics.segmentation import (
 )
 from common.metrics.tables import Row, Statistic
 from common.phantoms.__main__ import brain_mr
-from common.report.figures import Panel, box_around, panel_grid, png
+from common.report.figures import Panel, box_around, members_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
 from common.transforms.organ import foreground
 
@@ -128,7 +128,7 @@ def segmentation_study(
                 f"Scanner {scanner}: members of the ensemble",
                 ["Slices with tumour; of the single runs, mean and standard deviation over the runs."],
                 sizes_table,
-                [Picture("", png(size_figure(sizes_table)))],
+                [Picture("", png(members_figure(sizes_table)))],
             ),
             Section(
                 f"Scanner {scanner}: where it is uncertain",
@@ -198,16 +198,6 @@ def compare(found: Mapping[str, Runs]) -> list[Row]:
             row |= with_interval(f"{metric}_difference", ahead, patients)
         table.append(row)
     return table
-
-
-def size_figure(rows: Sequence[Row]) -> Figure:
-    """Return Dice and HD95 against the number of members."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axis, (key, title) in zip(figure.subplots(1, 2), {"dice": "Dice", "hd95_mm": "HD95, mm"}.items(), strict=True):
-        axis.plot([row["members"] for row in rows], [row[key] for row in rows], marker="o", markersize=3)
-        axis.set(title=title, xlabel="members")
-        axis.grid(alpha=0.3)
-    return figure
 
 
 def panels(

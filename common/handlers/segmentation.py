@@ -18,7 +18,7 @@ from ..metrics.segmentation import (
     summarise_sizes,
 )
 from ..metrics.tables import Row
-from ..report.figures import png, uncertainty_figure
+from ..report.figures import members_figure, png, uncertainty_figure
 from ..report.page import Picture, Section
 from .output import as_seen, from_all_ranks, spacing_mm, write_csv
 
@@ -95,13 +95,15 @@ class SegmentationScores:
         """Return what the page of a run shows of it; its curves are of the first region."""
         if not self.records:
             return []
-        first = next(iter(self.records.values()))
+        name, first = next(iter(self.records.items()))
+        sizes = [row for row in self.sizes if _region(name).items() <= row.items()]
+        members = [Picture("", png(members_figure(sizes)))] if sizes else []
         errors = PooledCounts([record.errors for record in first]).curve()
         calibration = np.sum([record.calibration for record in first], axis=0)
         figure = uncertainty_figure(calibration, *retention(errors))
         return [
             Section("Segmentation", rows=self.rows, pictures=[Picture("Calibration and uncertainty.", png(figure))]),
-            *([Section("Members of the ensemble", rows=self.sizes)] if self.sizes else []),
+            Section("Members of the ensemble", rows=self.sizes, pictures=members),
             Section("Segmentation by case", rows=self._by_region(lambda record: [record.row])),
         ]
 

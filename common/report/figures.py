@@ -245,6 +245,20 @@ def uncertainty_figure(calibration: Array, kept: Array, error_rate: Array) -> Fi
     return figure
 
 
+def members_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Return Dice and HD95 against the number of members, Figure 4 of Wolleb et al. 2022.
+
+    Args:
+        rows: of each number of ``members``, with ``dice`` and ``hd95_mm``.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axis, (key, title) in zip(figure.subplots(1, 2), {"dice": "Dice", "hd95_mm": "HD95, mm"}.items(), strict=True):
+        axis.plot([row["members"] for row in rows], [row[key] for row in rows], marker="o", markersize=3)
+        axis.set(title=title, xlabel="members")
+        axis.grid(alpha=0.3)
+    return figure
+
+
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """Return a figure as PNG, the same bytes for the same picture."""
     buffer = io.BytesIO()

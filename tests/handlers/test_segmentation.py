@@ -60,7 +60,9 @@ def test_with_members_smaller_ensembles_are_compared(tmp_path):
     run([image], scores, channels=(*CHANNELS, "members", "members", "members"))
     rows = {row["members"]: row["dice"] for row in table(tmp_path / "members.csv")}
     assert rows == {"1": str(2 / 3), "2": "0.0", "3": "1.0"}
-    assert "Members of the ensemble" in [section.title for section in scores.sections()]
+    (section,) = [section for section in scores.sections() if section.title == "Members of the ensemble"]
+    assert section.rows == scores.sizes
+    assert len(section.pictures) == 1
 
 
 def test_without_labels_nothing_is_written_or_shown(tmp_path):
