@@ -107,9 +107,9 @@ RECIPES = {
     "ensemble_segmentation": Recipe(
         phantom="brain_mr",
         demo={"training": 2, "validation": 2, "testing": 3, "shape": (64, 76, 6)},
-        data={"training": 240, "validation": 12, "healthy_share": 0.25},
+        data={"training": 240, "validation": 12, "healthy_share": 0.0},
         trainings=(
-            ("train", {"train_parts": "all", "max_epochs": 96, "val_interval": 4, "task_interval": 24}),
+            ("train", {"train_parts": "all", "max_epochs": 120, "val_interval": 4, "task_interval": 40}),
             *(
                 ("baselines", {"part": part, "max_epochs": 60, "val_interval": 4})
                 for part in ("unet", "dropout", "aleatoric", "dynunet")
