@@ -192,10 +192,14 @@ CG_DIFF = _inferer(
 )
 """The bundle ``wolleb_anomaly``'s sampler on CDM's network: Q = 400, s = 100, every fourth timestep."""
 
-PAPER_CDM = {"noise_level": 400, "tau": 0.95, "map_mode": "signed"}
+PAPER_CDM = {"noise_level": 400, "tau": 0.95, "map_mode": "signed", "map_range": "slice", "num_samples": 1}
 CAMS = {"Grad-CAM": "grad_cam", "Grad-CAM++": "grad_cam_pp", "Score-CAM": "score_cam", "Layer-CAM": "layer_cam"}
 CAM_LAYERS = ("norm", "blocks.4", "blocks.2", "blocks.0")
 """On grids of 8, 16, 32 and 64 pixels; the first, the last one before the classifier's pooling, is the default."""
+
+TUNED_CAMS = {"Grad-CAM": ["blocks.0"], "Grad-CAM++": ["blocks.0"], "Score-CAM": ["blocks.0", "blocks.4"]}
+TUNED_CAMS |= {"Layer-CAM": ["blocks.0"]}
+"""The layers of the highest AP and of the highest Dice on validation patients."""
 
 
 def cam_settings(cam: str, **options: Any) -> dict[str, Any]:
@@ -204,18 +208,30 @@ def cam_settings(cam: str, **options: Any) -> dict[str, Any]:
 
 
 def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
-    """Return the rows of Table 1 of Hu et al. 2023, and the controls; the first is the bundle's default."""
+    """Return the rows of Table 1 of Hu et al. 2023, and the controls; the first is the bundle's default.
+
+    Ablations of the map and of the indices are drawn once.
+    """
     settings: dict[str, tuple[dict[str, Any], bool]] = {
+        "CG-CDM, s = 1": ({}, True),
         "CDM": ({"guidance_scale": 0.0}, True),
         "CG-CDM, s = 10": ({"guidance_scale": 10.0}, True),
-        "CDM, maps signed": ({"map_mode": "signed", "guidance_scale": 0.0}, True),
-        "CDM, the paper's Q, tau and maps": ({**PAPER_CDM, "guidance_scale": 0.0}, True),
-        "CG-CDM, s = 10, the paper's Q, tau and maps": ({**PAPER_CDM, "guidance_scale": 10.0}, True),
-        "CDM, the released program's indices and clipping": ({**AUTHORS, "guidance_scale": 0.0}, True),
+        "CG-CDM, one draw of the noise": ({"num_samples": 1}, True),
+        "CDM, one draw of the noise": ({"num_samples": 1, "guidance_scale": 0.0}, True),
+        "CG-CDM, maps scaled in slices": ({"map_range": "slice"}, False),
+        "CG-CDM, maps signed": ({"map_mode": "signed"}, False),
+        "CDM, the paper's settings": ({**PAPER_CDM, "guidance_scale": 0.0}, True),
+        "CG-CDM, the paper's settings": ({**PAPER_CDM, "guidance_scale": 10.0}, True),
+        "CG-CDM, the released program's indices and clipping": (AUTHORS, False),
         **{
             f"{cam}{', six views' if smooth else ''}": (cam_settings(cam, smooth=smooth), False)
             for cam in CAMS
             for smooth in (False, True)
+        },
+        **{
+            f"{cam}, layer {layer}": (cam_settings(cam, layer=layer), False)
+            for cam, layers in TUNED_CAMS.items()
+            for layer in layers
         },
         "CG-Diff, every fourth timestep": (CG_DIFF, False),
         "control: FLAIR, histogram equalised": (_inferer("comparisons.EqualizedInferer", FLAIR_KEYS, channel=0), False),
@@ -233,16 +249,18 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
 def cdm_tuning() -> list[Method]:
     """Return the settings that are tried on validation patients: one key after the other, and each CAM's layer."""
     tried: list[dict[str, Any]] = [
-        *({"noise_level": q, "tau": tau} for q in (25, 50, 100, 200, 400) for tau in (0.0, 0.95)),
+        *({"noise_level": q, "tau": tau} for q in (25, 50, 70, 100, 200, 400) for tau in (0.0, 0.95)),
         *({"num_difference_steps": r} for r in (1, 5, 20, 40)),
         *({"tau": tau} for tau in (0.5, 0.9)),
-        *({"guidance_scale": s} for s in (0.0, 1.0, 50.0)),
-        *({"map_mode": mode} for mode in ("signed", "absolute")),
-        {"map_mode": "signed", "guidance_scale": 0.0},
+        *({"guidance_scale": s} for s in (0.0, 0.5, 2.0, 5.0, 10.0, 50.0)),
+        *({"num_samples": n} for n in (1, 2, 8)),
+        *({"map_mode": mode, "guidance_scale": s} for mode in ("signed", "absolute") for s in (0.0, 1.0)),
+        {"map_range": "slice"},
     ]
     named = {", ".join(f"{key} {value}" for key, value in keys.items()): keys for keys in tried}
     named |= {f"{cam}, layer {layer}": cam_settings(cam, layer=layer) for cam in CAMS for layer in CAM_LAYERS}
-    return [Method({f"{name}, filter {r}": r for r in ([0], [1], [2])}, settings=keys) for name, keys in named.items()]
+    filters = ([0], [1], [2], [3])
+    return [Method({f"{name}, filter {r}": r for r in filters}, settings=keys) for name, keys in named.items()]
 
 
 def _pancreas_head(inputs: torch.Tensor) -> torch.Tensor:
@@ -269,7 +287,7 @@ class Study(NamedTuple):
         otsu: thresholds are means of Otsu's on validation patients, not those of the largest Dice.
         lesion_slices_only: as in the paper, slices without lesions do not count.
         decimals: of the scores that are counted, so that few differ.
-        pairs: rows that are also compared with one another, each method with its control.
+        pairs: rows that are also compared with another one than the first, and that one.
     """
 
     write: Callable[..., None]
@@ -311,7 +329,7 @@ STUDIES = {
         score=lambda case, healthy, radius: anomaly_map(case.image, healthy, case.organ, radius),
         organ=lambda inputs: inputs[1] > 0,
         case_settings={"organ_source": "file"},
-        pairs={f"GDPI, filter {r}": f"control: median in the hole, filter {r}" for r in FILTERS},
+        pairs={f"control: median in the hole, filter {r}": f"GDPI, filter {r}" for r in FILTERS},
     ),
     "wolleb_anomaly": brain_study(
         methods=partial(
@@ -329,6 +347,7 @@ STUDIES = {
         methods=cdm_methods,
         tuning=cdm_tuning,
         lesion_slices_only=True,
+        pairs=dict.fromkeys([*CAMS, *(f"{cam}, layer {layer}" for cam in CAMS for layer in TUNED_CAMS[cam])], "CDM"),
     ),
     "pancreas_anomaly": anomaly_study(
         write=partial(pancreas_ct, shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
@@ -366,7 +385,8 @@ def detection_study(bundle: str, output_dir: str | None = None, tune: bool = Fal
     validation = list(read_cases(bundle, folder / "scanner_a", "validation"))
     if tune:
         found = examine(bundle, folder, plan.tuning(), validation, "validation", 1)
-        rows = sorted((_plain_row(name, records) for name, records in found.items()), key=lambda row: -row["ap"])
+        rows = [_plain_row(name, records, plan.otsu) for name, records in found.items()]
+        rows.sort(key=lambda row: -row["ap"])
         write_csv(folder / "tuning.csv", rows)
         for row in rows:
             print("  ".join(f"{value:.3f}" if isinstance(value, float) else f"{value:60s}" for value in row.values()))
@@ -384,13 +404,12 @@ def detection_study(bundle: str, output_dir: str | None = None, tune: bool = Fal
         found = examine(bundle, folder, methods, cases, f"testing_{scanner}", NUM_SEEDS, fitted)
         rows = compare(found, fitted)
         write_csv(folder / f"study_{scanner}.csv", rows)
-        same_filter = [
-            row
+        pairs = [
+            {"against": other, **compare({other: found[other], name: found[name]}, fitted)[1]}
             for name, other in plan.pairs.items()
-            for row in compare({name: found[name], other: found[other]}, fitted)[1:]
         ]
-        if same_filter:
-            write_csv(folder / f"pairs_{scanner}.csv", same_filter)
+        if pairs:
+            write_csv(folder / f"pairs_{scanner}.csv", pairs)
         default = next(iter(found))
         sizes = summarise(found[default][0], fitted[default], NUM_BOOTSTRAPS)
         write_csv(folder / f"by_lesion_{scanner}.csv", sizes)
@@ -403,8 +422,8 @@ def detection_study(bundle: str, output_dir: str | None = None, tune: bool = Fal
                 [Picture("Seed 0.", png(curves_figure(curves)))],
             ),
             Section(
-                f"Scanner {scanner}: controls against the method with the same filter",
-                rows=[on_page(row) for row in same_filter],
+                f"Scanner {scanner}: pairs; differences are those of the row under 'against' minus this one",
+                rows=[on_page(row) for row in pairs],
             ),
             Section(f"Scanner {scanner}: {default} by size of the lesion, seed 0", rows=sizes),
             Section(
@@ -563,12 +582,14 @@ def _in_figures(row: str) -> bool:
     return "filter [" not in row or row.endswith("filter [1]")
 
 
-def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]]) -> Row:
+def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]], otsu: bool) -> Row:
     curves = [_pooled(r).curve() for r in records]
+    thresholds = [_fitted(r, otsu) for r in records]
     return {
         "settings": name,
         "ap": float(np.mean([c.average_precision() for c in curves])),
         "auc": float(np.mean([c.auroc() for c in curves])),
+        "dice": float(np.mean([c.dice_at(t) for c, t in zip(curves, thresholds, strict=True)])),
         "dice_best_threshold": float(np.mean([c.best_dice()[0] for c in curves])),
     }
 

@@ -54,6 +54,7 @@ class TranslationInferer(ScaledSliceInferer):
         relative_threshold: the mask's threshold as a share of the map's highest value in the slice, as Babaei et al.
             2024 set it, instead of the weights' own; a slice that changes at all then has a mask.
         otsu: masks begin at each slice's own threshold by Otsu's method instead.
+        num_samples: translations whose mean is taken, where something is drawn.
         options: see ``ScaledSliceInferer``.
     """
 
@@ -63,11 +64,12 @@ class TranslationInferer(ScaledSliceInferer):
         classifier: str | None = "classifier",
         relative_threshold: float | None = None,
         otsu: bool = False,
+        num_samples: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.with_wanted, self.classifier = with_wanted, classifier
-        self.relative_threshold, self.otsu = relative_threshold, otsu
+        self.relative_threshold, self.otsu, self.num_samples = relative_threshold, otsu, num_samples
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return map, translated image (C channels), mask, organ and probability of disease in each slice."""
@@ -109,7 +111,8 @@ class TranslationInferer(ScaledSliceInferer):
     def answers(self, slices: Batch, where: Sequence[Patch], network: nn.Module) -> Tensor:
         """Return the probability of disease and the changes of all versions, shape (S, 1 + versions * C, x, y)."""
         images = [(slices.image, 0.0), (slices.organ, 0), (slices.wanted, 0)]
-        total = -(-len(where) // self.slice_batch_size) * self.num_steps()
+        draws = (self.slice_batch_size, self.num_samples, self.seed)
+        total = -(-len(where) * self.num_samples // self.slice_batch_size) * self.num_steps()
         with tqdm(total=total, disable=not self.progress, leave=False) as bar:
 
             def answer(image: Tensor, organ: Tensor, wanted: Tensor, generators: Generators) -> Tensor:
@@ -117,7 +120,7 @@ class TranslationInferer(ScaledSliceInferer):
                 probability = self.disease_probability(image, network)[:, None, None, None]
                 return torch.cat([probability.expand(-1, 1, *self.patch_size), *changes], dim=1)
 
-            return in_patches(answer, images, where, self.patch_size, self.slice_batch_size, seed=self.seed)[0]
+            return in_patches(answer, images, where, self.patch_size, *draws)[0]
 
     def disease_probability(self, image: Tensor, network: nn.Module) -> Tensor:
         """Return the classifier's probability that an image is not of class 0, shape (B,); 0 without a classifier."""

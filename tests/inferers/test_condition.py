@@ -83,6 +83,25 @@ def test_maps_are_scaled_in_each_slice_or_in_the_volume(network, image):
     assert each.min() == all_.min() == 0
 
 
+class NoiseWhereDiseased(nn.Module):
+    """What the class changes here depends on the noise alone."""
+
+    def forward(self, x_t, timesteps, class_labels):
+        return class_labels[:, 1, None, None, None] * x_t.abs()
+
+
+def test_the_mean_of_several_draws_has_less_of_the_noise(network, image):
+    network.diffusion = NoiseWhereDiseased()
+    image[:] = 0.5
+    one, mean = (inferer(num_samples=count)(image, network)[0, 1] for count in (1, 16))
+    assert mean.std() < one.std() / 3
+
+
+def test_draws_and_conditions_share_batches(network, image):
+    inferer(num_samples=2, num_difference_steps=1)(image, network)
+    assert network.diffusion.batches == [(8, 1, 24, 24)]
+
+
 def test_the_division_and_tau_do_not_change_a_scaled_map(network, image):
     maps = [inferer(divide=divide)(image, network)[0, 0] for divide in (True, False)]
     torch.testing.assert_close(*maps, rtol=0, atol=1e-4)
