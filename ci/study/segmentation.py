@@ -220,4 +220,5 @@ def panels(
                 variance = members[index].var(0)[here]
                 yield Panel("variance", case.image[here], variance, outlines, window, display.map_window)
 
-    return panel_grid([list(row(int(order[i]))) for i in (0, len(order) // 2, -1)])
+    chosen = dict.fromkeys(int(order[i]) for i in (0, len(order) // 2, -1))  # fewer patients have fewer rows
+    return panel_grid([list(row(index)) for index in chosen])
