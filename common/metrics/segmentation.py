@@ -132,7 +132,8 @@ def examine_sizes(
 def summarise_sizes(found: Sequence[Mapping[int, Sequence[Sequence[Row]]]]) -> list[Row]:
     """Return Dice and HD95 by the number of members, the Figure 4 of Wolleb et al. 2022, and with many its Table 2.
 
-    Of single members it is the mean over them, and the standard deviation; of larger ensembles there is one.
+    Of single members it is the mean over them, and the standard deviation; of larger ensembles there is one. What has
+    no mask at all has no HD95, and is left out.
 
     Args:
         found: of all cases, see ``examine_sizes``.
@@ -141,9 +142,11 @@ def summarise_sizes(found: Sequence[Mapping[int, Sequence[Sequence[Row]]]]) -> l
     for size, ensembles in found[0].items():
         row: Row = {"members": size}
         for key in ("dice", "hd95_mm"):
-            runs = [np.array([r[key] for case in found for r in case[size][run]]) for run in range(len(ensembles))]
-            means = [values[np.isfinite(values)].mean() if np.isfinite(values).any() else np.nan for values in runs]
-            row |= {key: float(np.mean(means)), f"{key}_std": float(np.std(means)) if size == 1 else np.nan}
+            runs = ([r[key] for case in found for r in case[size][run]] for run in range(len(ensembles)))
+            finite = [[value for value in values if np.isfinite(value)] for values in runs]
+            means = [np.mean(values) for values in finite if values]
+            row[key] = float(np.mean(means)) if means else np.nan
+            row[f"{key}_std"] = float(np.std(means)) if means and size == 1 else np.nan
         rows.append(row)
     return rows
 

@@ -105,6 +105,13 @@ def test_slices_that_were_not_examined_do_not_count_for_any_number_of_members():
     assert [(row["members"], row["dice"], row["hd95_mm"]) for row in rows] == [(1, 1, 0), (2, 1, 0)]
 
 
+def test_members_without_a_mask_have_no_distance():
+    drawn, organ = np.stack([square(5, 10), square(0, 0)]).astype(float), np.ones((20, 20, 3), bool)
+    single, _ = summarise_sizes([examine_sizes(drawn, organ, square(5, 10), SPACING)])
+    assert (single["dice"], single["dice_std"]) == (0.5, 0.5)
+    assert (single["hd95_mm"], single["hd95_mm_std"]) == (0, 0)
+
+
 def test_intervals_are_over_patients():
     records = [record(f"p{i}", mask=square(5 + i, 10 + i)) for i in range(4)]
     rows = summarise_segmentations(records, num_resamples=50)
