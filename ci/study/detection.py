@@ -28,6 +28,8 @@ FLAIR = 3
 """Its channel."""
 
 NUM_VALIDATION, NUM_SEEDS = 12, 3
+ABLATIONS = ("one draw", "six views")
+"""Words in the names of rows that tables alone have."""
 
 
 class Method(NamedTuple):
@@ -580,7 +582,8 @@ def panels(
 
 
 def _in_figures(row: str) -> bool:
-    return "filter [" not in row or row.endswith("filter [1]")
+    """Return whether pictures have a row of the table; all of them could not be told apart."""
+    return row.endswith("filter [1]") if "filter [" in row else not any(name in row for name in ABLATIONS)
 
 
 def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]], otsu: bool) -> Row:
