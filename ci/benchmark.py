@@ -168,8 +168,8 @@ def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
         both = _seconds(lambda: mixed(twice, torch.cat([t, t]), torch.cat([shares, shares])), 5)
         one = _seconds(lambda: mixed(image, t, shares), 5)
     seconds = {
-        f"CDM, {steps} steps, one draw": _seconds(partial(differ, 0.0)),
-        "CG-CDM, the same": _seconds(partial(differ, 10.0)),
+        f"CDM, {steps} steps, one draw": _seconds(partial(differ, 0.0), 3),
+        "CG-CDM, the same": _seconds(partial(differ, 10.0), 3),
         f"CG-Diff, {CG_DIFF_LEVEL} + {CG_DIFF_LEVEL} steps": _seconds(partial(translate, schedule.num_train_timesteps)),
         "CG-Diff, every fourth of them": _seconds(partial(translate, schedule.num_train_timesteps // 4)),
     }
