@@ -205,7 +205,7 @@ def benchmark_segmentation(parser: ConfigParser, slices: int, size: int, long: b
         conditions, schedule = image.repeat(count, 1, 1, 1), NoiseSchedule(num_inference_steps=steps)
         sample(model, (len(conditions), inferer.num_regions, size, size), schedule, conditions)
 
-    single, batched = members * _seconds(partial(draw, 1)), _seconds(partial(draw, members))
+    single, batched = members * _seconds(partial(draw, 1), 3), _seconds(partial(draw, members), 3)
     print(f"device                               {_device(device)}")
     print(f"slices of {size}x{size} in the batch      {slices}")
     print(f"{members} members in one batch, s             {batched:.1f}, {steps} steps")
