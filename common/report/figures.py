@@ -194,13 +194,15 @@ def curves_figure(curves: Mapping[str, Curve], points: int = 2000) -> Figure:
     """
     figure = Figure(figsize=(9, 4.2 + 0.17 * len(curves)), layout="constrained")
     roc, pr = figure.subplots(1, 2)
-    for name, curve in curves.items():
+    for index, (name, curve) in enumerate(curves.items()):
+        style = ("-", "--", ":")[index // 10 % 3]  # colours come again after ten
         thinned = np.unique(np.linspace(0, len(curve.thresholds) - 1, points).astype(int))
         rate, recall = np.r_[0, curve.false_positive_rate[thinned]], np.r_[0, curve.recall[thinned]]
-        roc.plot(rate, recall, label=f"{name}, {curve.auroc():.3f}")
+        roc.plot(rate, recall, style, label=f"{name}, {curve.auroc():.3f}")
         pr.step(
             curve.recall[thinned],
             curve.precision[thinned],
+            style,
             where="post",
             label=f"{name}, {curve.average_precision():.3f}",
         )
