@@ -200,9 +200,14 @@ CAMS = {"Grad-CAM": "grad_cam", "Grad-CAM++": "grad_cam_pp", "Score-CAM": "score
 CAM_LAYERS = ("norm", "blocks.4", "blocks.2", "blocks.0")
 """On grids of 8, 16, 32 and 64 pixels; the first, the last one before the classifier's pooling, is the default."""
 
-TUNED_CAMS = {"Grad-CAM": ["blocks.0"], "Grad-CAM++": ["blocks.0"], "Score-CAM": ["blocks.0", "blocks.4"]}
-TUNED_CAMS |= {"Layer-CAM": ["blocks.0"]}
-"""The layers of the highest AP and of the highest Dice on validation patients."""
+TUNED_CAMS = (
+    ("Grad-CAM", "blocks.0"),
+    ("Grad-CAM++", "blocks.0"),
+    ("Score-CAM", "blocks.0"),
+    ("Score-CAM", "blocks.4"),
+    ("Layer-CAM", "blocks.0"),
+)
+"""Each with the layers of its highest AP and of its highest Dice on validation patients."""
 
 
 def cam_settings(cam: str, **options: Any) -> dict[str, Any]:
@@ -231,11 +236,7 @@ def cdm_methods(default_radius: Sequence[int]) -> list[Method]:
             for cam in CAMS
             for smooth in (False, True)
         },
-        **{
-            f"{cam}, layer {layer}": (cam_settings(cam, layer=layer), False)
-            for cam, layers in TUNED_CAMS.items()
-            for layer in layers
-        },
+        **{f"{cam}, layer {layer}": (cam_settings(cam, layer=layer), False) for cam, layer in TUNED_CAMS},
         "CG-Diff, every fourth timestep": (CG_DIFF, False),
         "control: FLAIR, histogram equalised": (_inferer("comparisons.EqualizedInferer", FLAIR_KEYS, channel=0), False),
         "control: distance to the median of the head": (
@@ -350,7 +351,7 @@ STUDIES = {
         methods=cdm_methods,
         tuning=cdm_tuning,
         lesion_slices_only=True,
-        pairs=dict.fromkeys([*CAMS, *(f"{cam}, layer {layer}" for cam in CAMS for layer in TUNED_CAMS[cam])], "CDM"),
+        pairs=dict.fromkeys([*CAMS, *(f"{cam}, layer {layer}" for cam, layer in TUNED_CAMS)], "CDM"),
     ),
     "pancreas_anomaly": anomaly_study(
         write=partial(pancreas_ct, shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
