@@ -207,7 +207,7 @@ def _demo(paper: ConfigParser, device: torch.device, **settings: object) -> dict
     network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
     load_parts(network, str(parser.get_parsed_content("model_path")))
     found = inferer(parser.get_parsed_content("dataset")[0]["image"][None].to(device), network.eval())[0]
-    return dict(zip(parser.get_parsed_content("results"), found, strict=True))
+    return dict(zip(inferer.channels, found, strict=True))
 
 
 def _demo_mask(paper: ConfigParser, device: torch.device, **settings: object) -> Tensor:

@@ -93,7 +93,7 @@ def sweep(
             made = inferer.examine_versions(volume, pixel_size_mm(image), network)
             arrays = [[np.atleast_3d(channel.cpu().numpy()) for channel in version] for version in made]
             found |= dict(zip(settings, arrays, strict=True))
-            first_mask = 1 + inferer.num_channels
+            first_mask = inferer.channels.index("mask")
         organ, probability = arrays[0][first_mask + 1] > 0, arrays[0][first_mask + 2]
         truth &= organ
         if not truth.any():

@@ -9,10 +9,10 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Orientation
 from torch import nn
 
-from common.inferers.anomaly import CHANNELS
 from common.networks.parts import NetworkParts
 from common.transforms.channels import SplitChannelsd
 
+CHANNELS = ("anomaly", "healthy", "mask", "organ")
 AFFINE = np.diag([2.0, 3.0, 5.0, 1.0])
 SHAPE = (14, 12, 4)
 

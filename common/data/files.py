@@ -1,14 +1,15 @@
 """Reading a case, whatever it lies in, and writing results that a killed run leaves whole or not at all."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.config import PathLike
+from monai.config import KeysCollection, PathLike
 from monai.data import NibabelReader, NibabelWriter
+from monai.transforms import SaveImage, SaveImaged
 from monai.utils import convert_to_numpy, ensure_tuple
 
 from .checks import FILM_AFFINE, is_film, read_film
@@ -56,3 +57,47 @@ class CaseWriter(NibabelWriter):
         temporary = path.with_name(f".tmp.{path.name}")  # the suffix says whether to compress
         super().write(temporary, verbose=verbose, **obj_kwargs)
         os.replace(temporary, path)
+
+
+MASKS = ("mask", "organ", "wanted")
+"""Results that hold whole numbers."""
+
+
+class SaveMapsd(SaveImaged):
+    """Save each result of a case as ``<output_dir>/<case>/<case>_<key>.nii.gz``, those in ``MASKS`` as uint8.
+
+    It is a ``SaveImaged``, so that MONAI Label, which saves what it answers by itself, leaves it out.
+
+    Args:
+        keys: of the results, shape (C, X, Y[, Z]); float32 but for masks.
+        output_dir: of the run.
+        postfixes: what stands in the key's place in the names of files, by key.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: PathLike,
+        postfixes: Mapping[str, str] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=allow_missing_keys)
+        self.savers = {
+            key: SaveImage(
+                output_dir=output_dir,
+                output_postfix=(postfixes or {}).get(str(key), str(key)),
+                output_dtype=np.uint8 if key in MASKS else np.float32,
+                resample=False,
+                writer=CaseWriter,
+                print_log=False,
+            )
+            for key in self.keys
+        }
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item as it is, once its results are files."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            self.savers[key](item[key])
+        return item

@@ -19,9 +19,6 @@ from ..transforms.grid import from_slices, resample_slices, size_at, to_slices
 from ..transforms.intensity import scale_hu, unscale_hu
 from .slices import SliceInferer, in_patches, noise_predictor, patches_around, per_slice
 
-CHANNELS = ("anomaly", "healthy", "mask", "organ")
-"""Channels of the result: map in HU, image in HU, binary lesions, binary organ."""
-
 
 class AnomalyInferer(SliceInferer):
     """Compare an organ in a CT with its healthy version; what makes that version is left to subclasses.
@@ -39,6 +36,9 @@ class AnomalyInferer(SliceInferer):
         options: see ``SliceInferer``.
     """
 
+    channels = ("anomaly", "healthy", "mask", "organ")
+    """Map in HU, image in HU, binary lesions, binary organ."""
+
     def __init__(
         self,
         window: Sequence[float],
@@ -51,7 +51,7 @@ class AnomalyInferer(SliceInferer):
         self.window, self.hole = window, hole
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
-        """Return the channels ``CHANNELS`` of one image, shape (4, X, Y[, Z])."""
+        """Return map, healthy image, mask and organ of one image, shape (4, X, Y[, Z])."""
         slices = to_slices(volume)
         image, size = slices[:, :1], slices.shape[2:]
         coarse_size = size_at(size, pixel_mm, self.network_mm(size, pixel_mm))

@@ -58,6 +58,8 @@ class EqualizedInferer(TranslationInferer):
         options: see ``TranslationInferer``.
     """
 
+    version = "changed"
+
     def __init__(self, channel: int, **options: Any) -> None:
         super().__init__(**options)
         self.channel = channel
@@ -85,6 +87,8 @@ class AttributionInferer(TranslationInferer):
     Raises:
         ValueError: if ``method`` is none of ``ATTRIBUTIONS``.
     """
+
+    version = "changed"
 
     def __init__(
         self,

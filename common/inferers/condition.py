@@ -54,6 +54,8 @@ class ConditionDifferenceInferer(TranslationInferer):
         ValueError: if ``map_mode`` or ``map_range`` is unknown.
     """
 
+    version = "changed"
+
     def __init__(
         self,
         schedule: NoiseSchedule,

@@ -57,6 +57,13 @@ class EnsembleInferer(ScaledSliceInferer):
         self.num_regions, self.num_samples, self.average, self.part = num_regions, num_samples, average, part
         self.with_members = with_members
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Mean and variance of each region, how many regions a voxel is in, binary head, perhaps all draws."""
+        draws = self.num_samples * self.num_regions if self.with_members else 0
+        maps = (name for name in ("mean", "uncertainty") for _ in range(self.num_regions))
+        return (*maps, "mask", "organ", *["members"] * draws)
+
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return mean and variance of each region, the mask, the head, and perhaps all draws, each with its regions."""
         slices = self.slices(volume, pixel_mm, network)

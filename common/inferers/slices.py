@@ -40,6 +40,9 @@ class SliceInferer(Inferer):
     patch_size: Sequence[int] = ()
     """The networks' input, pixels along X and Y; inferers without one need ``pixel_mm``."""
 
+    channels: Sequence[str]
+    """What each channel of the result is; channels of one name belong together."""
+
     def __init__(
         self,
         pixel_mm: float | None,

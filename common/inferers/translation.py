@@ -58,6 +58,9 @@ class TranslationInferer(ScaledSliceInferer):
         options: see ``ScaledSliceInferer``.
     """
 
+    version = "healthy"
+    """What the translated image is."""
+
     def __init__(
         self,
         with_wanted: bool = False,
@@ -70,6 +73,11 @@ class TranslationInferer(ScaledSliceInferer):
         super().__init__(**options)
         self.with_wanted, self.classifier = with_wanted, classifier
         self.relative_threshold, self.otsu, self.num_samples = relative_threshold, otsu, num_samples
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Map in scaled intensities, translated image, binary lesions, binary organ, probability of disease."""
+        return ("anomaly", *[self.version] * self.num_channels, "mask", "organ", "probability")
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return map, translated image (C channels), mask, organ and probability of disease in each slice."""

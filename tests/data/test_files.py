@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from common.data.dicom import read_series
-from common.data.files import CaseReader, CaseWriter
+from common.data.files import CaseReader, CaseWriter, SaveMapsd
 from common.transforms.channels import NameCased
 
 VOLUME = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
@@ -204,3 +204,19 @@ def test_what_an_interrupted_write_left_is_no_case_and_is_overwritten(tmp_path):
 def test_a_name_without_gz_is_written_without_compression(tmp_path):
     path = written(tmp_path / "a.nii")
     np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), VOLUME)
+
+
+def test_maps_are_saved_under_their_names_and_masks_as_whole_numbers(tmp_path):
+    image = MetaTensor(torch.from_numpy(VOLUME[None].astype(np.float32)), affine=torch.from_numpy(AFFINES["oblique"]))
+    item = {"image": image, "anomaly": image / 7, "mask": image > 0, "healthy": torch.cat([image, image])}
+    named = NameCased()({**item, "case": "a"})
+    for key in ("anomaly", "mask", "healthy"):
+        named[key].meta["filename_or_obj"] = named["image"].meta["filename_or_obj"]
+    SaveMapsd(["anomaly", "mask", "healthy"], tmp_path, {"healthy": "synthetic"})(named)
+    saved = {path.name: nib.load(path) for path in (tmp_path / "a").iterdir()}
+    assert set(saved) == {"a_anomaly.nii.gz", "a_mask.nii.gz", "a_synthetic.nii.gz"}
+    assert saved["a_anomaly.nii.gz"].get_data_dtype() == np.float32
+    assert saved["a_mask.nii.gz"].get_data_dtype() == np.uint8
+    assert saved["a_synthetic.nii.gz"].shape == (*VOLUME.shape, 2)
+    np.testing.assert_array_equal(saved["a_mask.nii.gz"].get_fdata(), VOLUME > 0)
+    np.testing.assert_allclose(saved["a_mask.nii.gz"].affine, AFFINES["oblique"], atol=1e-6)

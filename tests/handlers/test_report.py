@@ -3,7 +3,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from evaluated import FILM_CHANNELS, NAME, ORIENTATIONS, container, film, item, marked, run, run_with_probability, table
+from evaluated import (
+    CHANNELS,
+    FILM_CHANNELS,
+    NAME,
+    ORIENTATIONS,
+    container,
+    film,
+    item,
+    marked,
+    run,
+    run_with_probability,
+    table,
+)
 from matplotlib.image import imread
 from monai.data import DataLoader, Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,7 +25,6 @@ from common.data.cases import Failures
 from common.engines import CaseEvaluator
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
-from common.inferers.anomaly import CHANNELS
 from common.transforms.channels import SplitChannelsd
 
 

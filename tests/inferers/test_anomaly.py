@@ -8,7 +8,6 @@ from monai.networks.nets import DiffusionModelUNet, UNet
 from torch import nn
 
 from common.inferers.anomaly import (
-    CHANNELS,
     MedianAnomalyInferer,
     ReconstructionAnomalyInferer,
     RepaintAnomalyInferer,
@@ -57,7 +56,7 @@ def repainter(**options):
 
 
 def channels(result):
-    return dict(zip(CHANNELS, result[0], strict=True))
+    return dict(zip(RepaintAnomalyInferer.channels, result[0], strict=True))
 
 
 def test_channels_have_the_shape_of_the_image(network):
