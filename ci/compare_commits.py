@@ -36,13 +36,13 @@ class Run(NamedTuple):
         name: folder of what comes out.
         bundle: name of its folder.
         configs: names of files, later ones over earlier ones.
-        options: keys that are set.
+        options: keys that are set; of several runs one after the other, those of each.
     """
 
     name: str
     bundle: str
     configs: tuple[str, ...]
-    options: dict[str, Any]
+    options: tuple[dict[str, Any], ...]
 
 
 def runs_of(tree: Path) -> Iterator[Run]:
@@ -50,13 +50,13 @@ def runs_of(tree: Path) -> Iterator[Run]:
     for bundle in sorted(path.parent.parent for path in tree.glob("bundles/*/configs/metadata.json")):
         overlays = [name for name in OVERLAYS if (bundle / "configs" / f"{name}.json").is_file()]
         for layer in [(), *((name,) for name in overlays)]:
-            yield Run("_".join(["demo", *layer]), bundle.name, ("inference", *layer, "evaluate"), {})
+            yield Run("_".join(["demo", *layer]), bundle.name, ("inference", *layer, "evaluate"), ({},))
         for layer in [(), *((name,) for name in overlays if (bundle / "models" / name).is_dir())]:
-            yield Run("_".join(["train", *layer]), bundle.name, ("train", *layer), {"train_parts": "all"})
+            yield Run("_".join(["train", *layer]), bundle.name, ("train", *layer), ({"train_parts": "all"},))
         baselines = json.loads((bundle / "configs" / "baselines.json").read_text())
         parts = [name for name in baselines["network_def"] if not name.startswith("_") and name != "main"]
-        for options in [{"part": part} for part in parts] if "part" in baselines else [{}]:
-            yield Run("_".join(["baselines", *options.values()]), bundle.name, ("baselines",), options)
+        each = "trainer" in baselines and "part" in baselines  # as it once was, a run trained one part
+        yield Run("baselines", bundle.name, ("baselines",), tuple({"part": part} for part in parts) if each else ({},))
 
 
 def record(tree: Path, run: Run, folder: Path) -> None:
@@ -69,27 +69,26 @@ def record(tree: Path, run: Run, folder: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    options: dict[str, Any] = {"output_dir": folder, **run.options}
+    common: dict[str, Any] = {"output_dir": folder}
     if "inference" not in run.configs:
         keys = {key for config in configs for key in json.loads(config.read_text())}
-        epochs = {key: EPOCHS for key in keys if key.endswith("max_epochs")}
-        options |= {
-            "model_path": folder / "model.pt",
-            **epochs,
-            **({"task_interval": EPOCHS} if "task_interval" in keys else {}),
-        }
+        epochs = {key: EPOCHS for key in keys if key.endswith("max_epochs") or key == "task_interval"}
+        common |= {"model_path": folder / "model.pt", **epochs}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(config) for config in configs])]
+    statuses = []
     with open(folder / "log.txt", "w") as log:
-        process = subprocess.run(
-            [*command, *(f"--{key}={value}" for key, value in options.items())],
-            cwd=tree,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        for options in run.options:
+            process = subprocess.run(
+                [*command, *(f"--{key}={value}" for key, value in {**common, **options}.items())],
+                cwd=tree,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            statuses.append(process.returncode)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    done.write_text(str(process.returncode))
+    done.write_text(str(max(statuses, key=abs)))
 
 
 def content(path: Path) -> dict[str, NDArray[Any] | str]:

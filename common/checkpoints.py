@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
@@ -63,6 +64,12 @@ def save_atomically(content: Any, path: str | os.PathLike) -> None:
     os.replace(temporary, path)
 
 
+def save_on_rank_0(content: Any, path: str | os.PathLike) -> None:
+    """Write a checkpoint in the first of several processes."""
+    if idist.get_rank() == 0:
+        save_atomically(content, path)
+
+
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """Return a raw state dict.
 
@@ -85,20 +92,20 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     return dict(weights)
 
 
-def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: str | None = None) -> None:
+def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[str] = ()) -> None:
     """Load a container's weights from a published file.
 
     Args:
         network: the container.
         path: raw state dict of the whole container.
-        leave_out: a part that is about to be trained afresh, and may have another size in the file.
+        leave_out: parts that are about to be trained afresh, and may have another size in the file.
 
     Raises:
         ValueError: if the file holds something else, or parts of other sizes.
     """
     theirs, state = read_weights(path), network.state_dict()
     for name, value in state.items():
-        if leave_out is not None and name.startswith(f"{leave_out}."):
+        if name.split(".")[0] in leave_out:
             continue
         if name not in theirs or theirs[name].shape != value.shape:
             came = tuple(theirs[name].shape) if name in theirs else "nothing"
@@ -107,7 +114,7 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: str | Non
                 "these are weights of another size or bundle: move the file away, or set model_path."
             )
         state[name] = theirs[name]
-    unknown = [n for n in theirs if n not in state and (leave_out is None or not n.startswith(f"{leave_out}."))]
+    unknown = [name for name in theirs if name not in state and name.split(".")[0] not in leave_out]
     if unknown:
         raise ValueError(
             f"{path}: expected weights of this bundle, got {len(unknown)} unknown ones ({unknown[0]}, ...)."
@@ -284,7 +291,7 @@ def convert(
     except ValueError as error:
         raise ValueError(f"{old}: {error}") from error
     if len(list(network.children())) > 1:
-        load_parts(network, parser.get_parsed_content("model_path"), leave_out=part)
+        load_parts(network, parser.get_parsed_content("model_path"), leave_out=[part])
     network.get_submodule(part).load_state_dict(weights)
     save_atomically(network.state_dict(), new)
 

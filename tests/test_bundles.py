@@ -1,5 +1,6 @@
 """The contract of a bundle, for every folder in ``bundles/``."""
 
+import ast
 import inspect
 import json
 import re
@@ -33,6 +34,22 @@ OVERLAYS = {
 MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}
 MAY_DIFFER |= {"display", "num_samples"}
 """Keys of one name that mean the same and need not be equal in train.json and inference.json."""
+
+SET_BY_THE_TASK = {"schedule", "num_resamples", "num_samples", "progress"}
+"""Arguments of the inferer that a training may choose for its task, as it has little time."""
+INFERENCE_ALONE = {
+    "schedule",
+    "num_resamples",
+    "num_samples",
+    "compile",
+    "relative_threshold",
+    "sampler",
+    "average",
+    "otsu",
+}
+"""Arguments that inference.json sets and the training's task leaves at their defaults, or sets itself."""
+NAMED_OTHERWISE = {"@task_patch_size": "@patch_size"}
+"""Keys of train.json that are called otherwise in inference.json."""
 
 OPEN_ENDED = ("NetworkParts", "ProgressBar")
 """Targets that hand on keywords of any name."""
@@ -99,6 +116,7 @@ def test_no_key_is_dead(path):
         "run",
         "finalize",
         "inferer",
+        "inferers",
         "sample",
         "_desc_",
         "displayable_configs",
@@ -143,6 +161,30 @@ def test_numbers_of_one_name_are_equal_in_train_and_inference(bundle):
     }
     for key in sorted(shared - {"dataset_dir", "output_dir", "model_path", "bundle_root", "device", "network"}):
         assert train.get_parsed_content(key) == inference.get_parsed_content(key), key
+
+
+@bundles
+def test_the_task_of_a_training_is_done_as_in_inference(bundle):
+    """So that the threshold is fitted with the settings that it is then used with."""
+    train, inference = (parser_of(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
+    ours, theirs = train.config["inferer"], inference.config["inferer"]
+    assert ours["_target_"] == theirs["_target_"]
+    given = {key: value for key, value in ours.items() if key[0] != "_" and key != "progress"}
+    assert theirs.keys() - given.keys() - {"_target_"} <= INFERENCE_ALONE
+    assert given.keys() <= theirs.keys()
+    for key, value in given.items():
+        reference = NAMED_OTHERWISE.get(value, value) if isinstance(value, str) else value
+        assert reference == theirs[key], key
+        if isinstance(value, str) and value.startswith("@") and key not in SET_BY_THE_TASK:
+            name, other = value[1:], theirs[key][1:]
+            if isinstance(train.config[name], dict):
+                assert train.config[name] == inference.config[other], key
+            else:
+                assert train.get_parsed_content(name) == inference.get_parsed_content(other), key
+    for call in (train.config["task"].get(key, "@inferer") for key in ("inferer", "full_inferer")):
+        assert call == "@inferer" or call.startswith("$@inferer(")
+        tree = ast.parse(call.replace("$", "").replace("@", ""), mode="eval").body
+        assert {keyword.arg for keyword in getattr(tree, "keywords", [])} <= SET_BY_THE_TASK
 
 
 @bundles

@@ -174,13 +174,13 @@ def test_weights_that_are_refused_change_nothing(tmp_path):
 def test_a_part_that_is_left_out_stays_as_it_is(tmp_path):
     module = network()
     before = module["diffusion"].weight.clone()
-    load_parts(module, saved(tmp_path / "model.pt"), leave_out="diffusion")
+    load_parts(module, saved(tmp_path / "model.pt"), leave_out=["diffusion"])
     assert torch.equal(module["diffusion"].weight, before)
 
 
 def test_beside_a_part_that_is_left_out_the_others_are_loaded(tmp_path):
     published, module = network(size=7), network()
-    load_parts(module, saved(tmp_path / "model.pt", published), leave_out="diffusion")
+    load_parts(module, saved(tmp_path / "model.pt", published), leave_out=["diffusion"])
     assert torch.equal(module["organ"].weight, published["organ"].weight)
 
 
@@ -196,7 +196,7 @@ def test_beside_a_part_that_is_left_out_the_others_are_loaded(tmp_path):
 def test_a_part_that_is_left_out_may_be_anything_in_the_file(tmp_path, changes):
     module = network()
     path = saved(tmp_path / "model.pt", **changes)
-    load_parts(module, path, leave_out="diffusion")
+    load_parts(module, path, leave_out=["diffusion"])
     assert torch.equal(module["organ"].weight, read_weights(path)["organ.weight"])
 
 

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "data": {"transforms"},
     "report": {"metrics"},
     "handlers": {"losses", "metrics", "checkpoints", "report"},
-    "engines": {"losses", "metrics", "checkpoints", "report", "handlers"},
+    "training": {"checkpoints", "handlers", "report", "transforms"},
+    "evaluation": {"handlers"},
     "sweeps": {"metrics", "checkpoints", "report", "handlers", "transforms"},
 }
 MODULES = sorted((ROOT / "common").rglob("*.py"))

@@ -87,7 +87,7 @@ def gdpi_methods(default_radius: Sequence[int]) -> list[Method]:
                 {name.upper(): [2], f"{name.upper()}, filter {default_radius}": default_radius},
                 "baselines",
                 {},
-                f"{name}::inferer",
+                f"inferers::{name}",
             )
             for name in ("ae", "vae", "dae")
         ),
@@ -160,7 +160,7 @@ def noise_encoding_methods(
     }
     return [
         *(Method({row: default_radius}, settings=keys, drawn=drawn) for row, (keys, drawn) in settings.items()),
-        Method({"VAE": default_radius}, "baselines", {}, "vae::inferer"),
+        Method({"VAE": default_radius}, "baselines", {}, "inferer"),
     ]
 
 

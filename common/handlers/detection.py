@@ -109,7 +109,7 @@ class Detection:
         """Add the handler to an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._examine)
-        engine.add_event_handler(Events.COMPLETED, self._summarise)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._summarise)  # when other handlers log the metrics
 
     def _start(self) -> None:
         self.records, self.unlabelled, self.marked = [], [], []

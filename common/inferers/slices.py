@@ -40,9 +40,6 @@ class SliceInferer(Inferer):
     patch_size: Sequence[int] = ()
     """The networks' input, pixels along X and Y; inferers without one need ``pixel_mm``."""
 
-    channels: Sequence[str]
-    """What each channel of the result is; channels of one name belong together."""
-
     def __init__(
         self,
         pixel_mm: float | None,
@@ -72,6 +69,11 @@ class SliceInferer(Inferer):
         if not plain.isfinite().all():
             raise ValueError("the image holds NaN or infinite values.")
         return torch.stack([self.examine(image, pixel_mm, network) for image in plain])
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[str, ...]:
+        """What each channel of the result is; channels of one name belong together."""
 
     @abstractmethod
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:

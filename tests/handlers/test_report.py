@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from common.data.cases import Failures
-from common.engines import CaseEvaluator
+from common.evaluation import CaseEvaluator
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
 from common.transforms.channels import SplitChannelsd

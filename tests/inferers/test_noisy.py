@@ -2,10 +2,10 @@ import numpy as np
 import torch
 from conftest import GOLDEN, TinyUNet
 
-from common.data.batches import DiffusionPrepareBatch
 from common.inferers.noisy import NoisyInferer
 from common.losses.hybrid_vlb import HybridVLBLoss
 from common.schedulers import NoiseSchedule
+from common.training.batches import DiffusionPrepareBatch
 
 
 def test_a_network_sees_the_noisy_image_its_timesteps_and_its_classes():

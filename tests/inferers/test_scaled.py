@@ -12,6 +12,8 @@ OPTIONS = {"patch_size": (16, 16), "pixel_mm": 2.0, "threshold": 0.5}
 class Shown(ScaledSliceInferer):
     """Returns the image as the networks see it, and where they look."""
 
+    channels = ("image", "organ")
+
     def examine(self, volume, pixel_mm, network):
         found = self.slices(volume, pixel_mm, network)
         self.found = found

@@ -9,6 +9,8 @@ from common.networks.parts import NetworkParts
 
 
 class Doubling(SliceInferer):
+    channels = ("doubled",)
+
     def examine(self, volume, pixel_mm, network):
         return 2 * volume
 

@@ -7,12 +7,12 @@ from monai.transforms import Compose
 from torch import nn
 from tqdm import tqdm
 
-from common.data.batches import PatchPrepareBatch
 from common.inferers.comparisons import ReconstructionTranslationInferer
 from common.inferers.translation import DdimTranslationInferer, NoiseTranslationInferer
 from common.networks.parts import NetworkParts
 from common.samplers.guidance import classifier_guidance, segmentation_guidance
 from common.schedulers import NoiseSchedule
+from common.training.batches import PatchPrepareBatch
 from common.transforms.grid import ResampleInPlaned
 from common.transforms.intensity import ScaleToUnitd
 from common.transforms.organ import AddOrgand

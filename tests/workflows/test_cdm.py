@@ -36,10 +36,11 @@ def tagged(folder):
 def batches(stage, **settings):
     parser = bundle_parser("cdm", "train", **settings)
     parser.get_parsed_content("initialize")
-    return list(parser.get_parsed_content(f"{stage}::dataloader"))
+    content = parser.get_parsed_content(stage)
+    return list(getattr(content, "trainer", content).data_loader)
 
 
-@pytest.mark.parametrize("stage", ["classifier", "train"])
+@pytest.mark.parametrize("stage", ["classifier", "train::trainer"])
 def test_masks_never_reach_the_trainer(tmp_path, stage):
     """With masks and with tags alone a stage sees the same, and nothing of a mask."""
     with_masks, with_tags = (batches(stage, dataset_dir=str(folder)) for folder in (DEMO, tagged(tmp_path)))

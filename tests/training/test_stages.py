@@ -1,6 +1,5 @@
-"""Stages on a network of one layer: what is trained, kept, resumed, published and refused."""
+"""Stages on networks of one layer: what is trained, kept, resumed, published and refused."""
 
-import csv
 import json
 import os
 import signal
@@ -9,18 +8,18 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ignite.handlers import EMAHandler
+from ignite.metrics import MeanAbsoluteError
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from common.data.cases import Failures
-from common.engines import CaseEvaluator, SeedEachEpoch, fit_threshold, publish_threshold, run_repeats, run_stage
 from common.networks.parts import NetworkParts
+from common.training.stages import MeanLoss, SeedEachEpoch, Stage, Training, run_stage, trained_parts
 
 
 def container():
@@ -28,7 +27,11 @@ def container():
     return NetworkParts("second", first=nn.Linear(4, 4), second=nn.Linear(4, 4))
 
 
-def stage(folder, network, part="second", max_epochs=3, use_ema=False, lr=0.01, cases=8, **options):
+def training(folder, **settings):
+    return Training("cpu", str(folder), str(folder / "checkpoints"), str(folder / "model.pt"), 4, **settings)
+
+
+def stage(folder, network, part="second", max_epochs=3, use_ema=False, lr=0.01, cases=8, keep=False, **settings):
     """Train ``part`` to copy its input, with noise drawn in the data set, and return the losses of the epochs."""
     items = [{"image": torch.full((4,), i / 10), "label": torch.full((4,), i / 10)} for i in range(cases)]
 
@@ -58,17 +61,8 @@ def stage(folder, network, part="second", max_epochs=3, use_ema=False, lr=0.01, 
         decollate=False,
     )
     trainer.add_event_handler("ITERATION_COMPLETED", lambda engine: losses.append(engine.state.output["loss"].item()))
-    run_stage(
-        trainer,
-        evaluator,
-        network,
-        part,
-        {"model": module, "optimizer": optimizer},
-        str(folder / "checkpoints"),
-        str(folder / "model.pt"),
-        ema=ema,
-        **options,
-    )
+    lr_scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    run_stage(trainer, evaluator, lr_scheduler, network, part, training(folder, **settings), ema, keep)
     return losses
 
 
@@ -152,11 +146,10 @@ def test_a_stage_without_cases_is_refused(tmp_path):
         run_stage(
             SupervisedTrainer(torch.device("cpu"), 1, [1], nn.Identity(), None, None),
             SupervisedEvaluator(torch.device("cpu"), [], nn.Identity()),
+            None,
             container(),
             "second",
-            {},
-            str(tmp_path),
-            str(tmp_path / "model.pt"),
+            training(tmp_path),
         )
 
 
@@ -164,7 +157,7 @@ KILLED = """
     import sys
     sys.path[:0] = [{root!r}, {tests!r}]
     from pathlib import Path
-    from test_engines import container, stage
+    from test_stages import container, stage
     print(stage(Path({folder!r}), container(), max_epochs=40, use_ema=True, resume=True), flush=True)
 """
 
@@ -173,7 +166,7 @@ KILLED = """
 def test_a_training_that_is_killed_again_and_again_ends_like_an_unbroken_one(tmp_path):
     unbroken = stage(tmp_path / "a", container(), max_epochs=40, use_ema=True)
     tests = Path(__file__).parent
-    script = textwrap.dedent(KILLED.format(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "b")))
+    script = textwrap.dedent(KILLED.format(root=str(tests.parent.parent), tests=str(tests), folder=str(tmp_path / "b")))
     last = tmp_path / "b" / "checkpoints" / "second_last.pt"
     for kill in range(4):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -192,84 +185,95 @@ def test_a_training_that_is_killed_again_and_again_ends_like_an_unbroken_one(tmp
         torch.testing.assert_close(weights(tmp_path / "b")[name], value, rtol=0, atol=0, equal_nan=True)
 
 
-class FindsNothingInTwo:
-    def __call__(self, inputs, network):
-        if inputs.max() == 2:
-            raise ValueError("there is no organ")
-        return inputs
-
-
-def test_a_bad_case_is_recorded_and_the_others_are_done():
-    failures, done = Failures(), []
-    items = [{"image": torch.full((1, 4), float(i)), "case": f"case {i}"} for i in range(4)]
-    evaluator = CaseEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(Dataset(items), batch_size=1),
-        network=nn.Identity(),
-        inferer=FindsNothingInTwo(),
-        postprocessing=lambda item: done.append(item["case"]) or item,
-        failures=failures,
+def several_parts(folder, network, **settings):
+    """Train both parts of a container together, one after the other, to copy their input."""
+    items = [{"image": torch.full((4,), i / 10), "label": torch.full((4,), i / 10)} for i in range(8)]
+    both = trained_parts(network, ("first", "second"))
+    chain = nn.Sequential(network.first, network.second)
+    optimizer = torch.optim.Adam(both.parameters(), lr=0.01)
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"),
+        DataLoader(Dataset(items), batch_size=4),
+        chain,
+        key_val_metric={"error": MeanSquaredError(output_transform=from_engine(["pred", "label"]))},
+        metric_cmp_fn=lambda new, best: new < best,
     )
-    evaluator.run()
-    assert done == ["case 0", "case 1", "case 3"]
-    assert failures.reasons == {"case 2": "there is no organ"}
-    with pytest.raises(SystemExit, match="1 of the cases could not be done:\n  case 2: there is no organ"):
-        failures.exit_if_any()
+    trainer = SupervisedTrainer(
+        "cpu",
+        3,
+        DataLoader(Dataset(items), batch_size=4),
+        chain,
+        optimizer,
+        nn.MSELoss(),
+        train_handlers=[ValidationHandler(1, evaluator)],
+        decollate=False,
+    )
+    lr_scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    run_stage(trainer, evaluator, lr_scheduler, network, ("first", "second"), training(folder, **settings))
 
 
-class Found:
-    fitted_threshold = 12.5
+def test_several_parts_are_trained_and_published_together(tmp_path):
+    network = NetworkParts("second", first=nn.Linear(4, 4), second=nn.Linear(4, 4), third=nn.Linear(4, 4))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    several_parts(tmp_path, network)
+    after = weights(tmp_path)
+    changed = {name for name in before if not torch.equal(before[name].nan_to_num(), after[name].nan_to_num())}
+    assert changed == {"first.weight", "first.bias", "second.weight", "second.bias"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"first_last.pt", "first_best.pt"}
 
 
-class Nothing:
-    fitted_threshold = float("nan")
+def copying(folder, network, part="second", max_epochs=3, settings=None, **options):
+    """Return a ``Stage`` that learns to copy eight items."""
+    items = [{"image": torch.full((4,), i / 10), "label": torch.full((4,), i / 10)} for i in range(8)]
+    data = (Dataset(items), Dataset(items))
+    return Stage(part, network, training(folder, **(settings or {})), data, nn.MSELoss(), max_epochs, 0.01, **options)
 
-    def run(self):
-        return None
 
-
-def test_a_fitted_threshold_becomes_part_of_the_weights(tmp_path):
+def test_a_stage_of_a_config_trains_its_part_to_its_best_loss(tmp_path):
     network = container()
-    publish_threshold(True, Found(), network, str(tmp_path / "model.pt"))
-    assert weights(tmp_path)["threshold"] == 12.5
+    first = network.first.weight.clone()
+    stage = copying(tmp_path, network, metrics={"distance": MeanAbsoluteError})
+    stage.train()
+    assert torch.equal(weights(tmp_path)["first.weight"], first)
+    assert stage.evaluator.state.best_metric < 0.5
+    assert set(stage.evaluator.state.metrics) == {"second_val_loss", "distance"}
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"second_loss", "second_val_loss", "distance"} <= set(events.Tags()["scalars"])
 
 
-def test_weights_are_left_alone_unless_a_fit_is_wanted(tmp_path):
-    publish_threshold(False, Found(), container(), str(tmp_path / "model.pt"))
-    assert not (tmp_path / "model.pt").exists()
+def test_its_learning_rate_falls_along_a_cosine(tmp_path):
+    stage = copying(tmp_path, container(), settings={"final_learning_rate": 0.001})
+    stage.train()
+    assert stage.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
-def test_no_lesions_no_threshold(tmp_path, caplog):
-    network = container()
-    with pytest.raises(ValueError, match="no validation case has lesions"):
-        publish_threshold(True, Nothing(), network, str(tmp_path / "model.pt"))
-    fit_threshold(Nothing(), Nothing(), network)
-    assert "was not fitted" in caplog.text
-    assert torch.isnan(network.threshold)
+def test_a_metric_may_choose_the_epoch_by_its_highest_value(tmp_path):
+    stage = copying(tmp_path, container(), key_metric={"distance": MeanAbsoluteError})
+    stage.train()
+    best = torch.load(tmp_path / "checkpoints" / "second_best.pt", weights_only=True)
+    last = torch.load(tmp_path / "checkpoints" / "second_last.pt", weights_only=True)["model"]
+    assert not torch.equal(best["weight"], last["weight"])  # the distance falls, so its highest value came first
 
 
-class Drawing:
-    """An evaluation whose results depend on the seed of its inferer."""
-
-    def __init__(self):
-        self.seed, self.rows = 5, []
-
-    def run(self):
-        self.rows = [{"metric": "Dice", "value": 0.1 * self.seed}, {"metric": "HD95", "value": 2.0}]
+def test_the_average_of_the_weights_is_what_is_published(tmp_path):
+    stage = copying(tmp_path, container(), ema_momentum=0.1)
+    stage.train()
+    trained = torch.load(tmp_path / "checkpoints" / "second_last.pt", weights_only=True)
+    assert torch.equal(weights(tmp_path)["second.weight"], trained["ema"]["weight"])
+    assert not torch.equal(trained["ema"]["weight"], trained["model"]["weight"])
 
 
-def test_repeats_have_seeds_of_their_own_and_a_table(tmp_path):
-    drawing = Drawing()
-    run_repeats(drawing, drawing, drawing, 4, str(tmp_path))
-    rows = list(csv.DictReader((tmp_path / "repeats.csv").open()))
-    assert [row["metric"] for row in rows] == ["Dice", "HD95"]
-    assert float(rows[0]["mean"]) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
-    assert float(rows[0]["std"]) == pytest.approx(np.std([0.5, 0.6, 0.7, 0.8], ddof=1))
-    assert float(rows[1]["std"]) == 0
+def test_a_part_that_is_published_is_kept_unless_all_are_wanted(tmp_path):
+    copying(tmp_path, container()).train()
+    kept, again = (copying(tmp_path, container(), settings={"train_parts": word}) for word in ("auto", "all"))
+    kept.train()
+    again.train()
+    assert (kept.trainer.state.iteration, again.trainer.state.iteration) == (0, 6)
 
 
-def test_a_single_run_has_no_table_of_repeats(tmp_path):
-    drawing = Drawing()
-    run_repeats(drawing, drawing, drawing, 1, str(tmp_path))
-    assert drawing.rows[0]["value"] == 0.5
-    assert not list(tmp_path.iterdir())
+def test_a_loss_counts_items_whatever_it_compares_with():
+    loss = MeanLoss(lambda pred, target: (pred - (target["image"] if isinstance(target, dict) else target)).mean())
+    for count in (1, 3):
+        loss.update((torch.full((count,), float(count)), {"image": torch.zeros(count)}))
+    loss.update((torch.full((2,), 5.0), torch.zeros(2)))
+    assert loss.compute() == pytest.approx((1 * 1 + 3 * 3 + 2 * 5) / 6)

@@ -6,9 +6,9 @@ from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
-from common.data.batches import CoarseNoisePrepareBatch, DiffusionPrepareBatch, PatchPrepareBatch
 from common.losses.hybrid_vlb import HybridVLBLoss
 from common.schedulers import NoiseSchedule
+from common.training.batches import CoarseNoisePrepareBatch, DiffusionPrepareBatch, PatchPrepareBatch
 from common.transforms.slices import UNKNOWN
 
 

@@ -1,0 +1,66 @@
+"""Evaluations that outlive a bad case, and that are repeated."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from monai.data import decollate_batch
+from monai.engines import Evaluator, SupervisedEvaluator
+
+from .handlers.output import write_csv
+
+logger = logging.getLogger(__name__)
+
+
+class CaseEvaluator(SupervisedEvaluator):
+    """An evaluator for which one case that cannot be done is recorded, and the others are done.
+
+    Args:
+        failures: where a failed case and its reason go, by ``add(case, reason)``.
+        args: see ``SupervisedEvaluator``.
+        kwargs: see ``SupervisedEvaluator``.
+    """
+
+    def __init__(self, *args: Any, failures: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.failures = failures
+
+    def _iteration(self, engine: Any, batchdata: Any) -> Any:
+        try:
+            return super()._iteration(engine, batchdata)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            logger.debug("", exc_info=True)
+            for item in decollate_batch(batchdata):
+                self.failures.add(str(item.get("case", "a case")), str(error))
+            engine.state.output = []
+            return engine.state.output
+
+
+def run_repeats(evaluator: Evaluator, inferer: Any, scores: Any, num_repeats: int, output_dir: str) -> None:
+    """Run an evaluation with one seed after the other.
+
+    With several, ``repeats.csv`` has mean and standard deviation over the repeats for each row of the summary; all else
+    in the folder is of the last.
+
+    Args:
+        evaluator: of labelled cases.
+        inferer: its inferer, with ``seed``: that of the first repeat.
+        scores: handler of the evaluator, with ``rows``: ``Detection`` or ``SegmentationScores``.
+        num_repeats: 1 is a plain run.
+        output_dir: where the table goes.
+    """
+    first, found = inferer.seed, []
+    for repeat in range(num_repeats):
+        inferer.seed = first + repeat
+        evaluator.run()
+        found.append({row["metric"]: row["value"] for row in scores.rows})
+    if num_repeats == 1 or not found[0] or idist.get_rank() > 0:
+        return
+    rows = []
+    for metric in found[0]:
+        values = np.array([repeat[metric] for repeat in found])
+        rows.append({"metric": metric, "mean": values.mean(), "std": values.std(ddof=1), "repeats": num_repeats})
+        logger.info(f"{metric}: {values.mean():.4g} +- {values.std(ddof=1):.2g}")
+    write_csv(Path(output_dir) / "repeats.csv", rows)

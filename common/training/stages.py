@@ -1,0 +1,354 @@
+"""Stages of a training: one part of a container after the other, from the others' published weights to its own."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Events
+from ignite.handlers import Checkpoint, EMAHandler, ProgressBar, TerminateOnNan
+from ignite.metrics import Loss
+from monai.data import DataLoader, Dataset, DistributedSampler
+from monai.data.utils import set_rnd
+from monai.engines import Evaluator, SupervisedEvaluator, SupervisedTrainer, Trainer, default_prepare_batch
+from monai.handlers import (
+    CheckpointLoader,
+    LrScheduleHandler,
+    StatsHandler,
+    TensorBoardStatsHandler,
+    ValidationHandler,
+    from_engine,
+)
+from monai.inferers import Inferer, SimpleInferer
+from monai.utils import ensure_tuple, set_determinism
+from torch import nn
+
+from ..checkpoints import load_parts, read_weights, save_on_rank_0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all stages of a training share, each the key of a config of the same name.
+
+    Attributes:
+        device: of all networks.
+        output_dir: of logs for TensorBoard.
+        ckpt_dir: of the stages' checkpoints, to resume from.
+        model_path: file that is published, a raw state dict of the whole container.
+        volumes_per_batch: items of a data set in a batch.
+        seed: of everything that is drawn.
+        val_interval: epochs between validations.
+        num_workers: processes that load batches.
+        final_learning_rate: at the end of the cosine that stages fall along.
+        amp: mixed precision.
+        resume: go on from ``<part>_last.pt`` if there is one; a finished stage is then loaded and not trained again.
+        finetune: start from the part's weights at ``model_path`` instead of afresh.
+        train_parts: ``auto`` keeps what ``model_path`` already holds of the parts of a ``Stage``; ``all`` trains them.
+    """
+
+    device: str | torch.device
+    output_dir: str
+    ckpt_dir: str
+    model_path: str
+    volumes_per_batch: int
+    seed: int = 0
+    val_interval: int = 1
+    num_workers: int = 0
+    final_learning_rate: float = 0.0
+    amp: bool = False
+    resume: bool = False
+    finetune: bool = False
+    train_parts: str = "all"
+
+    def distributed(self, module: nn.Module) -> nn.Module:
+        """Return a network as it is trained: among several processes it shares their gradients."""
+        if idist.get_world_size() == 1:
+            return module
+        device = torch.device(self.device)
+        return nn.parallel.DistributedDataParallel(module, [device] if device.type == "cuda" else None)
+
+    def loader(self, dataset: Dataset, shuffle: bool = False) -> DataLoader:
+        """Return the batches of a data set; each process has its share of them.
+
+        Args:
+            dataset: items.
+            shuffle: for training; processes then all have the same number of items.
+        """
+        order: dict[str, Any] = {"shuffle": shuffle}
+        if idist.get_world_size() > 1:
+            order = {"sampler": DistributedSampler(dataset, even_divisible=shuffle, shuffle=shuffle, seed=self.seed)}
+        return DataLoader(dataset, self.num_workers, batch_size=self.volumes_per_batch, **order)
+
+
+class Stage:
+    """Train one part of a container along a cosine of the learning rate, and publish its best epoch.
+
+    The stage that MONAI's properties and MONAI Label know is not one: its parts stand in the config under their names.
+
+    Args:
+        part: name of the submodule.
+        network: the container.
+        training: what all stages share.
+        data: data sets of training and validation.
+        loss: that is minimised; its mean over the validation data chooses the epoch that is kept.
+        max_epochs: of the training.
+        learning_rate: at its start, of Adam.
+        batches: how batches become inputs and targets, in training and in validation; ``image`` and ``label`` by
+            default.
+        inferer: calls the network.
+        ema_momentum: of a moving average of the weights, which is then validated and kept, 1 - decay.
+        postprocessing: of what is validated, applied to whole batches.
+        key_metric: name of a metric that chooses the epoch by its highest value instead of the loss, and what makes it.
+        metrics: further ones, by name what makes them.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        network: nn.Module,
+        training: Training,
+        data: Sequence[Dataset],
+        loss: nn.Module,
+        max_epochs: int,
+        learning_rate: float,
+        batches: Sequence[Callable] = (default_prepare_batch, default_prepare_batch),
+        inferer: Inferer | None = None,
+        ema_momentum: float | None = None,
+        postprocessing: Any = None,
+        key_metric: Mapping[str, Callable[..., Any]] | None = None,
+        metrics: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        self.part, self.network, self.training = part, network, training
+        self.lr_scheduler: Any
+        module = training.distributed(network.get_submodule(part))
+        self.ema = None if ema_momentum is None else EMAHandler(module, ema_momentum)
+        optimizer = torch.optim.Adam(module.parameters(), learning_rate)
+        self.lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, max_epochs, training.final_learning_rate
+        )
+        common: dict[str, Any] = {"inferer": inferer or SimpleInferer(), "decollate": False}
+
+        def made(metrics: Mapping[str, Callable[..., Any]] | None) -> dict[str, Any]:
+            return {name: make(output_transform=_pred_and_label) for name, make in (metrics or {}).items()}
+
+        self.evaluator = SupervisedEvaluator(
+            torch.device(training.device),
+            training.loader(data[1]),
+            self.ema.ema_model if self.ema else module,
+            prepare_batch=batches[1],
+            postprocessing=postprocessing,
+            key_val_metric=made(key_metric) or {f"{part}_val_loss": MeanLoss(loss)},
+            metric_cmp_fn=lambda new, best: new > best if key_metric else new < best,
+            additional_metrics=made(metrics),
+            val_handlers=[Reports(training.output_dir)],
+            **common,
+        )
+        self.trainer = SupervisedTrainer(
+            training.device,
+            max_epochs,
+            training.loader(data[0], shuffle=True),
+            module,
+            optimizer,
+            loss,
+            prepare_batch=batches[0],
+            amp=training.amp,
+            train_handlers=[
+                ValidationHandler(training.val_interval, self.evaluator),
+                LrScheduleHandler(self.lr_scheduler, print_lr=False),
+                Reports(training.output_dir, f"{part}_loss"),
+                SeedEachEpoch(training.seed, data[0]),
+            ],
+            **common,
+        )
+
+    def train(self) -> None:
+        """Run the stage, see ``run_stage``."""
+        run_stage(
+            self.trainer,
+            self.evaluator,
+            self.lr_scheduler,
+            self.network,
+            self.part,
+            self.training,
+            self.ema,
+            keep=self.training.train_parts == "auto",
+        )
+
+
+def run_stage(
+    trainer: Trainer,
+    evaluator: Evaluator,
+    lr_scheduler: Any,
+    network: nn.Module,
+    part: str | Sequence[str],
+    training: Training,
+    ema: EMAHandler | None = None,
+    keep: bool = False,
+    calibrate: Callable[[], None] | None = None,
+) -> None:
+    """Train parts of ``network`` and publish their best weights; the others stay as they are in the published file.
+
+    What cannot be written in JSON is done here: a handler may not refer to the trainer that owns it (MONAI reports a
+    circular reference), and the stages hand over their best weights, not their last.
+
+    Args:
+        trainer: engine of the stage; its handlers run the evaluator.
+        evaluator: engine whose key metric chooses the best epoch, by its ``metric_cmp_fn``.
+        lr_scheduler: of the trainer's optimiser.
+        network: container that holds all parts, not wrapped.
+        part: name of the submodule that is trained, and of its files ``<part>_last.pt`` and ``<part>_best.pt``; of
+            several that are trained together, the first names the files.
+        training: what all stages share.
+        ema: moving average of the weights; if given, these are validated and kept. Several parts are averaged as the
+            ``ModuleDict`` that ``trained_parts`` makes of them.
+        keep: do not train what ``model_path`` already holds.
+        calibrate: called at the end, with the best weights in ``network``, before they are published.
+
+    Raises:
+        ValueError: if the run would never validate, or the weights at ``model_path`` do not fit the other parts.
+    """
+    parts, model_path = ensure_tuple(part), training.model_path
+    name, module = parts[0], trained_parts(network, parts)
+    if training.val_interval > trainer.state.max_epochs:
+        raise ValueError(
+            f"val_interval ({training.val_interval}) must be <= max_epochs ({trainer.state.max_epochs}) of {name}: "
+            "no validation, no best weights."
+        )
+    engine: Any
+    for engine, kind in ((trainer, "training"), (evaluator, "validation")):
+        if len(engine.data_loader) == 0:
+            raise ValueError(f"{name}: expected {kind} cases that this stage can use, got none.")
+    if Path(model_path).is_file():
+        if keep and {key.split(".")[0] for key in read_weights(model_path)} >= set(parts):
+            load_parts(network, model_path)
+            logger.info(f"{name}: kept as it is in {model_path}; --train_parts all trains it again.")
+            return
+        load_parts(network, model_path, leave_out=() if training.finetune else parts)
+    elif training.finetune:
+        raise ValueError(f"finetune needs the weights to start from, expected them at {model_path}, got none.")
+
+    last, best = (Path(training.ckpt_dir) / f"{name}_{which}.pt" for which in ("last", "best"))
+    sign = 1.0 if evaluator.metric_cmp_fn(1.0, 0.0) else -1.0
+    keep_best = Checkpoint(
+        {"model": ema.ema_model if ema else module},
+        lambda content, _: save_on_rank_0(content, best),
+        score_function=lambda engine: sign * engine.state.metrics[evaluator.state.key_metric_name],
+    )
+    evaluator.add_event_handler(Events.COMPLETED, keep_best)
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(from_engine("loss", first=True)))
+    running: Any = trainer
+    state = {
+        "model": running.network,
+        "optimizer": running.optimizer,
+        "lr_scheduler": lr_scheduler,
+        "trainer": trainer,
+        "keep_best": keep_best,
+    }
+    if ema:
+        ema.attach(trainer)
+        state["ema"] = ema.ema_model
+    if training.resume and last.is_file():
+        CheckpointLoader(str(last), state, map_location=trainer.state.device).attach(trainer)
+    elif ema:  # a handler may have loaded pretrained weights (MONAI Label adds one) after the average was made
+        ema_model, model = ema.ema_model, ema.model
+        trainer.add_event_handler(Events.STARTED, lambda: ema_model.load_state_dict(model.state_dict()))
+    keep_last = Checkpoint(state, lambda content, _: save_on_rank_0(content, last))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, keep_last)
+
+    trainer.run()
+
+    idist.barrier()
+    weights = read_weights(best)
+    module.load_state_dict(weights)
+    if ema:
+        ema.ema_model.load_state_dict(weights)
+    if calibrate is not None:
+        calibrate()
+    save_on_rank_0(network.state_dict(), model_path)
+    idist.barrier()
+
+
+def trained_parts(network: nn.Module, parts: Sequence[str]) -> nn.Module:
+    """Return the part of a container that a stage trains, or several as one module."""
+    if len(parts) == 1:
+        return network.get_submodule(parts[0])
+    return nn.ModuleDict({part: network.get_submodule(part) for part in parts})
+
+
+class Reports:
+    """Log an engine to the console and to TensorBoard, in the first process: a trainer's loss, an evaluator's metrics.
+
+    Args:
+        log_dir: of TensorBoard.
+        loss: what a trainer's loss is called, of each iteration in TensorBoard; it also has a bar. None for an
+            evaluator.
+    """
+
+    def __init__(self, log_dir: str, loss: str | None = None) -> None:
+        self.log_dir, self.loss = log_dir, loss
+
+    def attach(self, engine: Any) -> None:
+        """Add the handlers to an engine."""
+        if idist.get_rank() > 0:
+            return
+        if self.loss is None:
+            StatsHandler(iteration_log=False).attach(engine)
+            TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(engine)
+            return
+        named: dict[str, Any] = {"tag_name": self.loss, "output_transform": _loss}
+        StatsHandler(iteration_log=False, **named).attach(engine)
+        TensorBoardStatsHandler(log_dir=self.log_dir, **named).attach(engine)
+        ProgressBar(desc=self.loss.removesuffix("_loss")).attach(engine)
+
+
+class MeanLoss(Loss):
+    """The mean of a loss over all items of an evaluator that does not decollate.
+
+    Args:
+        loss_fn: of what the network says and of the target, a tensor or, for noise, a mapping with ``image``.
+    """
+
+    def __init__(self, loss_fn: Callable[..., torch.Tensor]) -> None:
+        super().__init__(loss_fn, _pred_and_label, _num_items)
+
+
+class SeedEachEpoch:
+    """Seed every generator from (seed, epoch, rank), so that a resumed run draws what an unbroken one draws.
+
+    Args:
+        seed: of the training.
+        dataset: whose random transforms are seeded.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Trainer) -> None:
+        """Add the handler to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Trainer) -> None:
+        """Seed torch, numpy, python and the random transforms of the data set."""
+        seed = self.seed + 1000 * engine.state.epoch + idist.get_rank()
+        set_determinism(seed)
+        set_rnd(self.dataset, seed=seed)
+
+
+def _pred_and_label(output: Mapping[str, Any]) -> tuple[Any, Any]:
+    return output["pred"], output["label"]
+
+
+def _num_items(target: Any) -> int:
+    return len(target["image"] if isinstance(target, Mapping) else target)
+
+
+def _loss(output: Any) -> Any:
+    """Return the loss of an iteration, whose output may be one for each item."""
+    return (output[0] if isinstance(output, list) else output)["loss"]

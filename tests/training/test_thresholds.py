@@ -1,0 +1,41 @@
+import pytest
+import torch
+from torch import nn
+
+from common.networks.parts import NetworkParts
+from common.training.thresholds import fit_threshold, publish_threshold
+
+
+def container():
+    return NetworkParts("second", second=nn.Linear(4, 4))
+
+
+class Found:
+    fitted_threshold = 12.5
+
+
+class Nothing:
+    fitted_threshold = float("nan")
+
+    def run(self):
+        return None
+
+
+def test_a_fitted_threshold_becomes_part_of_the_weights(tmp_path):
+    network = container()
+    publish_threshold(True, Found(), network, str(tmp_path / "model.pt"))
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["threshold"] == 12.5
+
+
+def test_weights_are_left_alone_unless_a_fit_is_wanted(tmp_path):
+    publish_threshold(False, Found(), container(), str(tmp_path / "model.pt"))
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_no_lesions_no_threshold(tmp_path, caplog):
+    network = container()
+    with pytest.raises(ValueError, match="no validation case has lesions"):
+        publish_threshold(True, Nothing(), network, str(tmp_path / "model.pt"))
+    fit_threshold(Nothing(), Nothing(), network)
+    assert "was not fitted" in caplog.text
+    assert torch.isnan(network.threshold)
