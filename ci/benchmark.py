@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from common.checkpoints import load_parts
-from common.inferers.slices import noise_predictor
+from common.inferers.models import noise_predictor
 from common.metrics.segmentation import examine_segmentation, segmentation_statistics
 from common.samplers.ancestral import sample
 from common.samplers.condition_difference import condition_difference

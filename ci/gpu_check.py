@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.checkpoints import load_parts
-from common.inferers.slices import noise_predictor
+from common.inferers.models import noise_predictor
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
 from common.samplers.ancestral import sample
 from common.samplers.condition_difference import condition_difference

@@ -17,7 +17,9 @@ from ..transforms.adaptive_mask import organ_median
 from ..transforms.anomaly import anomaly_map
 from ..transforms.grid import from_slices, resample_slices, size_at, to_slices
 from ..transforms.intensity import scale_hu, unscale_hu
-from .slices import SliceInferer, in_patches, noise_predictor, patches_around, per_slice
+from .models import noise_predictor
+from .patches import in_patches, patches_around
+from .slices import SliceInferer, per_slice
 
 
 class AnomalyInferer(SliceInferer):

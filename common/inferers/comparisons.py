@@ -14,7 +14,7 @@ from skimage.exposure import equalize_hist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .slices import Generators
+from .patches import Generators
 from .translation import Batch, TranslationInferer
 
 

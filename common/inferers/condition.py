@@ -13,7 +13,8 @@ from tqdm import tqdm
 from ..samplers.condition_difference import condition_difference
 from ..samplers.guidance import Guide, classifier_guidance
 from ..schedulers import NoiseSchedule
-from .slices import Generators, noise_predictor, ticking
+from .models import noise_predictor, ticking
+from .patches import Generators
 from .translation import Batch, TranslationInferer
 
 MAP_MODES: dict[str, Callable[[Tensor], Tensor]] = {

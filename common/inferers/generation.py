@@ -13,7 +13,7 @@ from ..schedulers import NoiseSchedule
 from ..transforms.grid import crop, pixel_size_mm, resample_slices, size_at, to_slices
 from ..transforms.intensity import unscale_hu
 from ..transforms.slices import eligible_slices
-from .slices import noise_predictor
+from .models import noise_predictor
 
 
 def generate_slices(

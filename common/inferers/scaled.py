@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..transforms.grid import resample_slices, size_at, to_slices
 from ..transforms.intensity import intensity_range, scale_range
 from ..transforms.organ import foreground, right_part
-from .slices import Patch, SliceInferer, patches_around
+from .patches import Patch, patches_around
+from .slices import SliceInferer
 
 ORGANS = ("foreground", "network", "image")
 """Where to search without an organ mask: where a channel is above 0, what the part ``organ`` finds, or everywhere."""

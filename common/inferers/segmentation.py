@@ -13,8 +13,9 @@ from ..samplers.ddim import decode
 from ..samplers.noise import randn_like, with_condition
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, resample_slices
+from .models import noise_predictor, ticking
+from .patches import Generators, in_patches
 from .scaled import ScaledSliceInferer
-from .slices import Generators, in_patches, noise_predictor, ticking
 
 AVERAGES = ("samples", "masks")
 SAMPLERS = ("ddpm", "ddim")

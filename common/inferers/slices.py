@@ -2,8 +2,8 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +12,14 @@ from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from scipy.ndimage import label
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ..transforms.grid import add_patch, crop, network_pixel_mm, patch_corners, pixel_size_mm, to_canvas
+from ..transforms.grid import network_pixel_mm, pixel_size_mm, to_canvas
 from ..transforms.organ import fill_holes
 
 ORGAN_MULTIPLE = 16
 """Organ segmenters halve their input up to four times."""
 
 logger = logging.getLogger(__name__)
-
-Generators = list[torch.Generator]
 
 
 class SliceInferer(Inferer):
@@ -109,134 +106,6 @@ class SliceInferer(Inferer):
             return fitted
         logger.warning(f"the weights bring no threshold: masks are made with {self.threshold:g}.")
         return self.threshold
-
-
-class Patch(NamedTuple):
-    """Where a patch lies.
-
-    Attributes:
-        slice_index: which slice.
-        corner: its first pixel along X and Y; may be negative, see ``crop``.
-    """
-
-    slice_index: int
-    corner: list[int]
-
-
-def patches_around(organ: Tensor, wanted: Tensor, patch_size: Sequence[int], margin: int) -> Iterator[Patch]:
-    """Yield the patches that cover the organ in each slice and show something of what is wanted.
-
-    Args:
-        organ: bool, shape (S, 1, X, Y).
-        wanted: bool, of the same shape, inside the organ.
-        patch_size: pixels along X and Y; an organ that is larger gets several.
-        margin: pixels that a patch shows around the organ at least.
-    """
-    for index in wanted.flatten(1).any(1).nonzero().flatten().tolist():
-        inside = organ[index, 0].nonzero()
-        low, high = inside.amin(0).tolist(), inside.amax(0).tolist()
-        for corner in patch_corners(low, high, patch_size, margin):
-            if crop(wanted[index, 0], corner, patch_size, 0).any():
-                yield Patch(index, corner)
-
-
-def in_patches(
-    function: Callable[..., Tensor],
-    images: Sequence[tuple[Tensor, float]],
-    patches: Sequence[Patch],
-    patch_size: Sequence[int],
-    batch_size: int,
-    num_samples: int = 1,
-    seed: int = 0,
-    apart: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Return what a function says of patches, put together to slices, and where patches lie.
-
-    Args:
-        function: takes the patches of all images, shape (B, C, *patch_size) each, and a generator for each patch;
-            returns shape (B, K, *patch_size).
-        images: shape (S, C, X, Y), each with the value that stands beyond its border.
-        patches: where they lie.
-        patch_size: pixels along X and Y.
-        batch_size: patches in a batch.
-        num_samples: how often each patch is done, with other generators; they share batches.
-        seed: of all generators; those of a patch do not depend on the other patches of its batch.
-        apart: keep what the samples give apart instead of taking their mean. Where patches overlap, the one of the
-            nearest centre then answers alone, as a mean of two draws is none.
-
-    Returns:
-        Mean of all answers, shape (S, K, X, Y), 0 where there is no patch, K 1 without any; apart each sample's answer,
-        shape (S, num_samples * K, X, Y). Whether there is a patch, bool, shape (S, 1, X, Y).
-    """
-    first = images[0][0]
-    total = count = torch.zeros_like(first[:, :1])
-    draws = [(patch, sample) for patch in patches for sample in range(num_samples)]
-    for start in range(0, len(draws), batch_size):
-        batch = draws[start : start + batch_size]
-        cropped = [
-            torch.stack([crop(x[p.slice_index], p.corner, patch_size, beyond) for p, _ in batch])
-            for x, beyond in images
-        ]
-        generators = [_generator(first.device, seed, k, p.slice_index, *p.corner) for p, k in batch]
-        answers = function(*cropped, generators)
-        channels = answers.shape[1]
-        if start == 0:
-            total = total.repeat(1, channels * (num_samples if apart else 1), 1, 1)
-        for (p, k), answer in zip(batch, answers, strict=True):
-            own = k * channels if apart else 0
-            weight = _nearest(p, patches, patch_size).to(answer) if apart else torch.ones_like(answer[:1])
-            add_patch(total[p.slice_index, own : own + channels], weight * answer, p.corner)
-            if not (apart and k):
-                add_patch(count[p.slice_index], weight, p.corner)
-    return total / count.clamp(min=1), count > 0
-
-
-def _nearest(patch: Patch, patches: Sequence[Patch], patch_size: Sequence[int]) -> Tensor:
-    """Return which pixels of a patch lie nearer to its centre than to that of any other of its slice, (1, X, Y)."""
-    corners = [other.corner for other in patches if other.slice_index == patch.slice_index]
-    x, y = (torch.arange(first, first + size) for first, size in zip(patch.corner, patch_size, strict=True))
-    centres = [[c + (size - 1) / 2 for c, size in zip(corner, patch_size, strict=True)] for corner in corners]
-    away = [(x - left)[:, None].square() + (y - front).square() for left, front in centres]
-    return (torch.stack(away).argmin(0) == corners.index(patch.corner))[None]
-
-
-def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
-    entropy = [seed, *(k + 2**16 for k in key)]  # corners may be negative, entropy may not
-    return torch.Generator(device).manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-
-
-def noise_predictor(
-    network: nn.Module, amp: bool = False, compile: bool = False, label: int | None = None
-) -> Callable[..., Tensor]:
-    """Return a MONAI diffusion network as samplers call it: of the images' dtype, whatever it computes in.
-
-    Samplers that tell it conditions themselves give them as a third argument.
-
-    Args:
-        network: ``DiffusionModelUNet``.
-        amp: bfloat16 autocast.
-        compile: ``torch.compile`` for it.
-        label: class that a class-conditional network is told.
-    """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compile and network._compiled_call_impl is None:
-        network.compile()
-
-    def predict(x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
-        if label is not None:
-            condition = torch.full_like(timesteps, label)
-        classes = {} if condition is None else {"class_labels": condition}
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=amp):
-            return network(x_t, timesteps, **classes).to(x_t.dtype)
-
-    return predict
-
-
-def ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
-    """Yield what is given and move a progress bar on after each."""
-    for transition in transitions:
-        yield transition
-        bar.update()
 
 
 def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options: Any) -> Tensor:

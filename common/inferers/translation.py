@@ -20,8 +20,10 @@ from ..samplers.noise import randn_like
 from ..schedulers import NoiseSchedule
 from ..transforms.anomaly import smooth_in
 from ..transforms.grid import from_slices, resample_slices, to_slices
+from .models import noise_predictor, ticking
+from .patches import Generators, Patch, in_patches
 from .scaled import ScaledSliceInferer
-from .slices import Generators, Patch, in_patches, noise_predictor, per_slice, ticking
+from .slices import per_slice
 
 Task = Mapping[str, Callable[..., Guide]]
 """What guides are made of, by the part of the container that they look through."""

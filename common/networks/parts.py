@@ -1,6 +1,7 @@
 """Several networks in one checkpoint."""
 
 from copy import copy
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +34,26 @@ class NetworkParts(nn.Module):
             there = sorted(name for name, part in parts.items() if part is not None)
             raise ValueError(f"main must be one of {there}, got {main!r}.")
         self.main = main
+        self.of_noisy_images = "timesteps" in signature(parts[main].forward).parameters  # type: ignore[union-attr]
         for name, part in parts.items():
             self.add_module(name, part)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_load_state_dict_post_hook(refuse_other_weights)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return what the main part says of images at timestep 0, of class 0: for checks and exports, not for use."""
-        zeros, main = torch.zeros(len(image), dtype=torch.long, device=image.device), self.get_submodule(self.main)
-        classes = {"class_labels": zeros} if getattr(main, "num_class_embeds", None) else {}
-        return main(image, zeros, **classes)
+        """Return what the main part says of images: for checks and exports, not for use.
+
+        A network of noisy images is told timestep 0, one of several classes class 0; of a network with several outputs,
+        as autoencoders have, it is the first.
+        """
+        main, conditions = self.get_submodule(self.main), {}
+        zeros = torch.zeros(len(image), dtype=torch.long, device=image.device)
+        if self.of_noisy_images:
+            conditions["timesteps"] = zeros
+        if getattr(main, "num_class_embeds", None):
+            conditions["class_labels"] = zeros
+        output = main(image, **conditions)
+        return output[0] if isinstance(output, tuple) else output
 
 
 def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts:

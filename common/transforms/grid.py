@@ -1,6 +1,7 @@
 """The network's grid: slices at a chosen pixel size, cut into patches, and back."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch.nn.functional as F
@@ -81,9 +82,9 @@ def patch_corners(low: Sequence[int], high: Sequence[int], patch_size: Sequence[
     may be negative: patches reach beyond the image, see ``crop``.
 
     Args:
-        low: first pixel of the box along X and Y.
-        high: last pixel of the box along X and Y.
-        patch_size: pixels of a patch along X and Y.
+        low: first pixel of the box along each axis.
+        high: last pixel of the box along each axis.
+        patch_size: pixels of a patch along each axis.
         margin: pixels that a patch shows around the box, and around what it shares with its neighbour.
 
     Raises:
@@ -98,20 +99,22 @@ def patch_corners(low: Sequence[int], high: Sequence[int], patch_size: Sequence[
         span = patch + (extent - patch) * (count > 1)
         origin = round((first + last + 1 - span) / 2)
         starts.append([origin + round(i * (span - patch) / max(count - 1, 1)) for i in range(count)])
-    return [[x, y] for x in starts[0] for y in starts[1]]
+    return [list(corner) for corner in product(*starts)]
 
 
-def crop(slices: Tensor, corner: Sequence[int], patch_size: Sequence[int], fill: float) -> Tensor:
-    """Return a patch of the last two axes; what lies beyond the image is ``fill``."""
-    patch = slices.new_full((*slices.shape[:-2], *patch_size), fill)
-    source, target = _overlap(slices.shape[-2:], corner, patch_size)
-    patch[target] = slices[source]
+def crop(images: Tensor, corner: Sequence[int], patch_size: Sequence[int], fill: float) -> Tensor:
+    """Return a patch of the last axes, as many as it has; what lies beyond the image is ``fill``."""
+    axes = len(patch_size)
+    patch = images.new_full((*images.shape[:-axes], *patch_size), fill)
+    source, target = _overlap(images.shape[-axes:], corner, patch_size)
+    patch[target] = images[source]
     return patch
 
 
 def add_patch(total: Tensor, patch: Tensor, corner: Sequence[int]) -> None:
-    """Add a patch to the last two axes of ``total``, the inverse of ``crop``; what lies beyond is dropped."""
-    source, target = _overlap(total.shape[-2:], corner, patch.shape[-2:])
+    """Add a patch to the last axes of ``total``, as many as its corner has: the inverse of ``crop``."""
+    axes = len(corner)
+    source, target = _overlap(total.shape[-axes:], corner, patch.shape[-axes:])
     total[source] += patch[target]
 
 

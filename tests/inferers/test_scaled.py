@@ -75,4 +75,4 @@ def test_only_the_organ_may_be_shown_and_only_a_part_of_it_searched():
 def test_the_networks_grid_may_be_coarser():
     inferer = Shown(**OPTIONS)
     assert inferer(head(pixel_mm=1.0), None).shape[2:] == (12, 12, 3)
-    assert [patch.slice_index for patch in inferer.patches(inferer.found)] == [0, 1, 2]
+    assert [patch.item for patch in inferer.patches(inferer.found)] == [0, 1, 2]

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 import torch
-from monai.networks.nets import DiffusionModelUNet
+from monai.bundle import verify_net_in_out
+from monai.networks.nets import DiffusionModelUNet, VarAutoEncoder
 from torch import nn
 
 from common.checkpoints import read_weights
@@ -37,6 +40,26 @@ def test_forward_tells_a_class_conditional_network_class_0():
     nn.init.normal_(unet.out[-1].conv.weight)
     image, zeros = torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)
     assert torch.equal(container(diffusion=unet)(image), unet(image, zeros, class_labels=zeros))
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_network_that_knows_no_timesteps_may_be_the_main_part(spatial_dims, tmp_path):
+    unet = {"_target_": "BasicUNet", "spatial_dims": spatial_dims, "in_channels": 2, "features": [4, 4, 4, 4, 4, 4]}
+    size = [32] * spatial_dims
+    network = {"_target_": "common.networks.parts.NetworkParts", "main": "unet", "unet": unet}
+    image = {"num_channels": 2, "spatial_shape": size, "dtype": "float32", "value_range": []}
+    form = {"inputs": {"image": image}, "outputs": {"pred": {**image, "channel_def": {}}}}
+    (tmp_path / "inference.json").write_text(json.dumps({"network_def": network}))
+    (tmp_path / "metadata.json").write_text(json.dumps({"network_data_format": form}))
+    files = {"config_file": str(tmp_path / "inference.json"), "meta_file": str(tmp_path / "metadata.json")}
+    verify_net_in_out(net_id="network_def", **files)
+
+
+def test_of_an_autoencoder_forward_gives_the_image():
+    torch.manual_seed(0)
+    vae = VarAutoEncoder(2, (1, 8, 8), 1, 3, (4,), (2,)).eval()
+    image = torch.rand(2, 1, 8, 8)
+    assert torch.equal(container(diffusion=vae)(image), vae(image)[0])
 
 
 def test_a_main_part_that_is_not_there_is_refused():

@@ -1,0 +1,47 @@
+"""Networks as samplers call them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By the rank of a tensor of weights, the layout that convolutions are fastest with."""
+
+
+def noise_predictor(
+    network: nn.Module, amp: bool = False, compile: bool = False, label: int | None = None
+) -> Callable[..., Tensor]:
+    """Return a MONAI diffusion network as samplers call it: of the images' dtype, whatever it computes in.
+
+    Samplers that tell it conditions themselves give them as a third argument.
+
+    Args:
+        network: ``DiffusionModelUNet`` of 2 or 3 dimensions.
+        amp: bfloat16 autocast.
+        compile: ``torch.compile`` for it.
+        label: class that a class-conditional network is told.
+    """
+    for weight in network.parameters():
+        if weight.ndim in MEMORY_FORMATS:
+            weight.data = weight.data.to(memory_format=MEMORY_FORMATS[weight.ndim])
+    if compile and network._compiled_call_impl is None:
+        network.compile()
+
+    def predict(x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+        if label is not None:
+            condition = torch.full_like(timesteps, label)
+        classes = {} if condition is None else {"class_labels": condition}
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=amp):
+            return network(x_t, timesteps, **classes).to(x_t.dtype)
+
+    return predict
+
+
+def ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
+    """Yield what is given and move a progress bar on after each."""
+    for transition in transitions:
+        yield transition
+        bar.update()
