@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.checkpoints import load_parts
-from common.handlers.output import write_csv
+from common.files import write_csv
 from common.metrics.tables import Row
 from common.phantoms.__main__ import SPLITS
 from common.phantoms.brain_mr import BrainMR, brain_mr

@@ -19,6 +19,8 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
+from .files import replacing
+
 GENERATIVE_NAMES = {".attn.to_": ".to_", ".out_proj.": ".to_out.0.", ".postconv.": ".conv."}
 """How monai-generative calls what MONAI has renamed since."""
 
@@ -54,14 +56,9 @@ def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
 
 def save_atomically(content: Any, path: str | os.PathLike) -> None:
     """Write a checkpoint; a killed run leaves the old file or the new one, never half of one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")  # a fixed name: what a killed run leaves is overwritten by the next
-    with open(temporary, "wb") as file:
+    # Into an open file, as torch writes the name of one that it opens into it.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save_on_rank_0(content: Any, path: str | os.PathLike) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from monai.data import decollate_batch
 from monai.engines import Evaluator, SupervisedEvaluator
 
-from .handlers.output import write_csv
+from .files import write_csv
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from torch import nn
 from tqdm import tqdm
 
 from .checkpoints import load_parts
-from .handlers.output import spacing_mm, write_csv
+from .files import write_csv
+from .handlers.output import spacing_mm
 from .metrics.pixels import PooledCounts
 from .metrics.tables import CaseRecord, Row, average_otsu, dice_at, examine_case, slice_mean, with_all_columns
 from .report.figures import Display, Panel, box_around, panel_grid, png

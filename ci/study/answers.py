@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.checkpoints import load_parts
+from common.files import replacing
 from common.report.figures import CT, Display
 
 from .. import ROOT, bundle_parser
@@ -102,9 +102,7 @@ def kept_answers(
                 inferer.progress = False
                 load_parts(network, str(weights))
                 network.eval()
-            path.parent.mkdir(parents=True, exist_ok=True)
             answer = inferer(case.inputs.to(parser.get_parsed_content("device")), network)[0][channels]
-            temporary = path.with_name(f".{path.name}")  # what is killed leaves no half of an answer
-            np.savez_compressed(temporary, answer=answer.cpu().numpy())
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                np.savez_compressed(temporary, answer=answer.cpu().numpy())
         yield np.load(path)["answer"]

@@ -11,7 +11,7 @@ from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from common.handlers.output import write_csv
+from common.files import write_csv
 from common.metrics.pixels import Curve, PooledCounts
 from common.metrics.tables import CaseRecord, Row, Statistic, average_otsu, examine_case, slice_mean, summarise
 from common.phantoms.__main__ import abdomen_ct, brain_mr, pancreas_ct

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from common.handlers.output import write_csv
+from common.files import write_csv
 from common.metrics.segmentation import (
     THRESHOLD,
     SegmentationRecord,

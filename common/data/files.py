@@ -1,6 +1,5 @@
 """Reading a case, whatever it lies in, and writing results that a killed run leaves whole or not at all."""
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from monai.data import NibabelReader, NibabelWriter
 from monai.transforms import SaveImage, SaveImaged
 from monai.utils import convert_to_numpy, ensure_tuple
 
+from ..files import replacing
 from .checks import FILM_AFFINE, is_film, read_film
 from .dicom import read_series
 
@@ -52,11 +52,9 @@ class CaseWriter(NibabelWriter):
         self.affine = (meta_dict or {}).get("affine")
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        """Write to a temporary name beside the file, then put it in its place."""
-        path = Path(filename)
-        temporary = path.with_name(f".tmp.{path.name}")  # the suffix says whether to compress
-        super().write(temporary, verbose=verbose, **obj_kwargs)
-        os.replace(temporary, path)
+        """Write a file; a killed run leaves no half of it."""
+        with replacing(filename) as temporary:
+            super().write(temporary, verbose=verbose, **obj_kwargs)
 
 
 MASKS = ("mask", "organ", "wanted")

@@ -16,8 +16,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..files import replacing, write_bytes, write_text
 from ..transforms.slices import axial_axis
 from .cases import Failures
 from .checks import BadFileError
@@ -159,7 +159,7 @@ def prepare(
         **parts,
     }
     if items:
-        _write(json.dumps(content, indent=2).encode(), target / "dataset.json")
+        write_text(target / "dataset.json", json.dumps(content, indent=2))
     failures.exit_if_any()
 
 
@@ -287,18 +287,11 @@ def _compact(voxels: NDArray[np.float32]) -> NDArray:
 def _write_nifti(voxels: NDArray, affine: NDArray[np.float64], path: Path) -> None:
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
-    _write(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0), path)
-
-
-def _write(content: bytes, path: Path) -> None:
-    with _replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
 def _link(source: Path, target: Path, link: str) -> None:
-    with _replacing(target) as temporary:
+    with replacing(target) as temporary:
         try:
             LINKS[link](source.resolve(), temporary)
         except (OSError, NotImplementedError) as error:
@@ -306,19 +299,6 @@ def _link(source: Path, target: Path, link: str) -> None:
                 raise
             logger.warning(f"{target} is copied, as no {link} is possible: {error}.")
             shutil.copyfile(source, temporary)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside a file; what is there in the end takes the file's place at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # a killed run leaves it
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # replacing does nothing where both are links to one file
 
 
 def _refuse_arguments(source: str, src: Path, dst: Path, split: str, link: str, options: Mapping[str, Any]) -> None:

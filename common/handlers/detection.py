@@ -14,6 +14,7 @@ from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from torch import nn
 
+from ..files import write_csv
 from ..metrics.lesions import peak_to_point_mm
 from ..metrics.pixels import PooledCounts
 from ..metrics.tables import (
@@ -32,7 +33,7 @@ from ..metrics.tables import (
 )
 from ..report.figures import curves_figure, froc_figure, png
 from ..report.page import Picture, Section
-from .output import as_seen, from_all_ranks, spacing_mm, write_csv
+from .output import as_seen, from_all_ranks, spacing_mm
 
 IMAGES = ("anomaly", "mask", "organ", "label", "probability")
 """What a detection is judged by, of the output of an evaluator."""

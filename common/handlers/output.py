@@ -1,9 +1,6 @@
-"""What handlers share: images of an output as they are seen, tables as files, results of all processes."""
+"""What handlers share: images of an output as they are seen, results of all processes."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -12,9 +9,6 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
-
-from ..metrics.tables import Row
-from ..report.page import write_text
 
 
 def as_seen(output: Mapping[str, Any], keys: Sequence[str], channel: int = 0) -> dict[str, NDArray[Any]]:
@@ -34,15 +28,6 @@ def spacing_mm(image: MetaTensor) -> list[float]:
     """Return the size of a MetaTensor's voxels along right, front and head, mm."""
     oriented: Any = Orientation(axcodes="RAS", labels=None)(image)
     return [float(size) for size in oriented.pixdim]
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows with the same keys as CSV; a killed run leaves no half of a file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def from_all_ranks(values: list) -> list:

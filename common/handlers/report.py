@@ -16,9 +16,10 @@ from monai.engines.utils import IterationEvents
 from monai.utils import convert_to_numpy
 from torch.utils.tensorboard import SummaryWriter
 
+from ..files import write_text
 from ..metrics.tables import Row
 from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
-from ..report.page import Picture, Section, versions, write_page, write_text
+from ..report.page import Picture, Section, versions, write_page
 from .output import as_seen, from_all_ranks, spacing_mm
 
 logger = logging.getLogger(__name__)

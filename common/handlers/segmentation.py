@@ -9,6 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
+from ..files import write_csv
 from ..metrics.pixels import PooledCounts
 from ..metrics.segmentation import (
     SegmentationRecord,
@@ -20,7 +21,7 @@ from ..metrics.segmentation import (
 from ..metrics.tables import Row
 from ..report.figures import members_figure, png, uncertainty_figure
 from ..report.page import Picture, Section
-from .output import as_seen, from_all_ranks, spacing_mm, write_csv
+from .output import as_seen, from_all_ranks, spacing_mm
 
 
 class SegmentationScores:

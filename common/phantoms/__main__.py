@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ..files import write_text
 from .abdomen_ct import ORGANS
 from .abdomen_ct import abdomen_ct as make_abdomen_ct
 from .brain_mr import SEQUENCES
@@ -200,7 +201,7 @@ def _write_data_set(
         "modality": {str(i): channel for i, channel in enumerate(channels)},
         **splits,
     }
-    (folder / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
 
 
 def _write_abdomen_ct(

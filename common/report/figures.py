@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..files import write_bytes
 from ..metrics.pixels import Curve
 
 Array = NDArray[Any]
@@ -270,9 +271,8 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(figure, dpi))
+    """Write a figure as PNG; a killed run leaves no half of it."""
+    write_bytes(path, png(figure, dpi))
 
 
 def samples_figure(real: Array, generated: Array) -> Figure:

@@ -1,7 +1,6 @@
 """One self-contained HTML page of a run."""
 
 import base64
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..files import write_text
 
 PACKAGES = ("monai", "torch", "pytorch-ignite", "numpy", "scipy", "scikit-image", "scikit-learn", "nibabel")
 
@@ -67,15 +68,6 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], notice
         title=title, sections=shown, notice=notice, made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     )
     write_text(path, text)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file; a killed run leaves no half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def versions() -> list[dict[str, str]]:

@@ -4,10 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from evaluated import table
 from monai.data import MetaTensor
 
-from common.handlers.output import as_seen, spacing_mm, write_csv
+from common.handlers.output import as_seen, spacing_mm
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
@@ -41,20 +40,3 @@ def test_only_what_an_item_has_is_turned():
 def test_one_channel_of_several_is_shown():
     image = MetaTensor(torch.arange(2.0).view(2, 1, 1, 1).expand(2, 3, 4, 5), affine=torch.eye(4).double())
     assert (as_seen({"image": image}, ("image",), channel=1)["image"] == 1).all()
-
-
-def test_rows_are_read_back_as_they_were_written(tmp_path):
-    rows = [{"case": 'Müller, "A"', "value": 0.1}, {"case": "two\nlines", "value": float("nan")}]
-    write_csv(tmp_path / "new" / "table.csv", rows)
-    assert table(tmp_path / "new" / "table.csv") == [{key: str(value) for key, value in row.items()} for row in rows]
-
-
-def test_a_table_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "table.csv"
-    write_csv(path, [{"case": "old"}])
-    with pytest.raises(ValueError, match="fields not in fieldnames"):
-        write_csv(path, [{"case": "new"}, {"case": "new", "more": 1}])
-    assert table(path) == [{"case": "old"}]
-    write_csv(path, [{"case": "new"}])
-    assert table(path) == [{"case": "new"}]
-    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]

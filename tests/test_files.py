@@ -1,0 +1,88 @@
+import os
+
+import pytest
+from evaluated import table
+
+from common.files import replacing, write_bytes, write_csv, write_text
+
+
+def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path):
+    write_bytes(tmp_path / "new" / "er" / "a.bin", b"\x00\xff")
+    assert [path.read_bytes() for path in (tmp_path / "new" / "er").iterdir()] == [b"\x00\xff"]
+
+
+def test_text_is_in_utf_8(tmp_path):
+    write_text(tmp_path / "a.txt", "Bauch ✓\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Bauch ✓\n".encode()
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_the_name_of_the_file(tmp_path, monkeypatch):
+    path, synchronise, seen = tmp_path / "a.txt", os.fsync, []
+
+    def fsync(descriptor):
+        seen.append((os.fstat(descriptor).st_size, path.exists()))
+        synchronise(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(path, "four")
+    assert seen == [(4, False)]
+
+
+def test_until_all_is_written_the_old_file_is_there(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        assert (tmp_path / "a.txt").read_text() == "old"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def write_half(path):
+    """Let the disk be full after half of a file."""
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize("before", ["", "old"])
+def test_where_writing_fails_nothing_has_changed(tmp_path, before):
+    if before:
+        write_text(tmp_path / "a.txt", before)
+    with pytest.raises(OSError, match="No space left"):
+        write_half(tmp_path / "a.txt")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_what_a_killed_run_left_is_overwritten(tmp_path):
+    (tmp_path / ".tmp.a.txt").write_text("half of it")
+    write_text(tmp_path / "a.txt", "whole")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_the_temporary_name_is_hidden_and_ends_as_that_of_the_file(tmp_path):
+    with replacing(tmp_path / "a.nii.gz") as temporary:
+        temporary.write_bytes(b"")
+        assert temporary.name.startswith(".")
+        assert temporary.name.endswith(".nii.gz")
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_takes_the_place_of_a_link_to_the_same_file(tmp_path, link):
+    write_text(tmp_path / "source.txt", "image")
+    for _ in range(2):
+        with replacing(tmp_path / "links" / "a.txt") as temporary:
+            link(tmp_path / "source.txt", temporary)
+    assert [path.read_text() for path in (tmp_path / "links").iterdir()] == ["image"]
+
+
+def test_rows_are_read_back_as_they_were_written(tmp_path):
+    rows = [{"case": 'Müller, "A"', "value": 0.1}, {"case": "two\nlines", "value": float("nan")}]
+    write_csv(tmp_path / "new" / "table.csv", rows)
+    assert table(tmp_path / "new" / "table.csv") == [{key: str(value) for key, value in row.items()} for row in rows]
+
+
+def test_a_table_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, [{"case": "old"}])
+    with pytest.raises(ValueError, match="fields not in fieldnames"):
+        write_csv(path, [{"case": "new"}, {"case": "new", "more": 1}])
+    assert table(path) == [{"case": "old"}]
