@@ -1,12 +1,15 @@
-"""Files that a killed run leaves whole or not at all."""
+"""Files that a killed run leaves whole or not at all, and the cases of a run that could not be done."""
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -51,3 +54,25 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+class Failures:
+    """The cases of a run that could not be done, with the reason; a run ends with them as its exit status."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def add(self, case: str, reason: str) -> None:
+        """Record a case and say why it is left out."""
+        self.reasons[case] = reason
+        logger.error(f"{case} is left out: {reason}")
+
+    def exit_if_any(self) -> None:
+        """End the program with status 1 and a summary if cases failed.
+
+        Raises:
+            SystemExit: naming each failed case.
+        """
+        if self.reasons:
+            listed = "\n".join(f"  {case}: {reason}" for case, reason in self.reasons.items())
+            raise SystemExit(f"{len(self.reasons)} of the cases could not be done:\n{listed}")

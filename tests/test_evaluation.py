@@ -6,8 +6,8 @@ import torch
 from monai.data import DataLoader, Dataset
 from torch import nn
 
-from common.data.cases import Failures
 from common.evaluation import CaseEvaluator, run_repeats
+from common.files import Failures
 
 
 class FindsNothingInTwo:

@@ -3,7 +3,7 @@ import os
 import pytest
 from evaluated import table
 
-from common.files import replacing, write_bytes, write_csv, write_text
+from common.files import Failures, replacing, write_bytes, write_csv, write_text
 
 
 def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path):
@@ -86,3 +86,21 @@ def test_a_table_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         write_csv(path, [{"case": "new"}, {"case": "new", "more": 1}])
     assert table(path) == [{"case": "old"}]
+
+
+def test_a_run_without_failures_ends_well():
+    Failures().exit_if_any()
+
+
+def test_a_run_ends_with_the_number_and_the_reasons_of_its_failures():
+    failures = Failures()
+    failures.add("a", "cut off")
+    failures.add("b", "empty")
+    with pytest.raises(SystemExit) as ended:
+        failures.exit_if_any()
+    assert ended.value.code == "2 of the cases could not be done:\n  a: cut off\n  b: empty"
+
+
+def test_a_failure_is_logged_when_it_happens(caplog):
+    Failures().add("a", "cut off")
+    assert "a is left out: cut off" in caplog.text

@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..files import Failures
 from ..transforms.channels import FILMS, image_stem
 from ..transforms.slices import axial_axis, read_slice_labels
 from .checks import (
@@ -46,28 +47,6 @@ PATHS = ("image", "organ", "label", "wanted", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""
 
 logger = logging.getLogger(__name__)
-
-
-class Failures:
-    """The cases of a run that could not be done, with the reason; a run ends with them as its exit status."""
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
-
-    def add(self, case: str, reason: str) -> None:
-        """Record a case and say why it is left out."""
-        self.reasons[case] = reason
-        logger.error(f"{case} is left out: {reason}")
-
-    def exit_if_any(self) -> None:
-        """End the program with status 1 and a summary if cases failed.
-
-        Raises:
-            SystemExit: naming each failed case.
-        """
-        if self.reasons:
-            listed = "\n".join(f"  {case}: {reason}" for case, reason in self.reasons.items())
-            raise SystemExit(f"{len(self.reasons)} of the cases could not be done:\n{listed}")
 
 
 def list_cases(

@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..files import replacing, write_bytes, write_text
+from ..files import Failures, replacing, write_bytes, write_text
 from ..transforms.slices import axial_axis
-from .cases import Failures
 from .checks import BadFileError
 from .sources import SOURCES, Source
 from .sources.scans import Channel, Scan, Volume

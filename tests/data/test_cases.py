@@ -10,8 +10,9 @@ import pytest
 from dicom_series import write_series
 from PIL import Image
 
-from common.data.cases import Failures, list_cases, shard, with_both_classes
+from common.data.cases import list_cases, shard, with_both_classes
 from common.data.checks import BadFileError
+from common.files import Failures
 
 CT = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
 MASK = (CT > 0).astype(np.uint8)
@@ -362,24 +363,6 @@ def test_a_reason_is_one_sentence(tmp_path, spoil):
     spoil(write_folder(tmp_path))
     (reason,) = listed_with_failures(tmp_path)[1].values()
     assert re.fullmatch(rf"{tmp_path}/a\S*: expected .+, got .+\.", reason)
-
-
-def test_a_run_without_failures_ends_well():
-    Failures().exit_if_any()
-
-
-def test_a_run_ends_with_the_number_and_the_reasons_of_its_failures():
-    failures = Failures()
-    failures.add("a", "cut off")
-    failures.add("b", "empty")
-    with pytest.raises(SystemExit) as ended:
-        failures.exit_if_any()
-    assert ended.value.code == "2 of the cases could not be done:\n  a: cut off\n  b: empty"
-
-
-def test_a_failure_is_logged_when_it_happens(caplog):
-    Failures().add("a", "cut off")
-    assert "a is left out: cut off" in caplog.text
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])

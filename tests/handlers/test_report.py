@@ -21,8 +21,8 @@ from monai.data import DataLoader, Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from common.data.cases import Failures
 from common.evaluation import CaseEvaluator
+from common.files import Failures
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
 from common.transforms.channels import SplitChannelsd
