@@ -30,7 +30,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from common.data.cases import SEQUENCES, case_name
+from common.data.cases import case_name
+from common.sequences import SEQUENCES
 
 from . import ROOT
 from .pack_bundle import pack

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..files import Failures
+from ..sequences import SEQUENCES
 from ..transforms.channels import FILMS, image_stem
 from ..transforms.slices import axial_axis, read_slice_labels
 from .checks import (
@@ -34,14 +35,6 @@ from .dicom import read_series, series_in
 
 MASK_SUFFIXES = ("_liver", "_organ", "_label", "_wanted")
 """File names that end so hold masks of a case, not cases."""
-
-SEQUENCES: Mapping[str, Sequence[str]] = {
-    "t1": ("t1", "t1n", "t1w"),
-    "t1ce": ("t1ce", "t1c", "t1gd"),
-    "t2": ("t2", "t2w"),
-    "flair": ("flair", "t2f"),
-}
-"""Words by which the file names of a brain's four MR sequences are known, in the order of the channels."""
 
 PATHS = ("image", "organ", "label", "wanted", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""

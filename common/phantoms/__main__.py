@@ -15,9 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..files import write_text
+from ..sequences import SEQUENCES
 from .abdomen_ct import ORGANS
 from .abdomen_ct import abdomen_ct as make_abdomen_ct
-from .brain_mr import SEQUENCES
 from .brain_mr import brain_mr as make_brain_mr
 from .chest_xray import chest_xray as make_chest_xray
 
@@ -146,7 +146,7 @@ def brain_mr(
         twins=twins,
     )
     counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
-    _write_data_set(dst, "brain MR phantoms", SEQUENCES, counts, write, num_workers)
+    _write_data_set(dst, "brain MR phantoms", tuple(SEQUENCES), counts, write, num_workers)
 
 
 def chest_xray(

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from ..sequences import SEQUENCES
 from .canvas import Array, Canvas
 
 Painter = Callable[[str, Array], None]
 """Paints one of ``MATERIALS`` on as much of each voxel as a share says."""
-
-SEQUENCES = ("t1", "t1ce", "t2", "flair")
-"""The channels of an image; ``t1ce`` is T1 after contrast agent."""
 
 TISSUES = {"csf": 1, "grey": 2, "white": 3}
 """Values of ``BrainMR.tissue``."""

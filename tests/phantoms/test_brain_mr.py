@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import average_precision_score
 
-from common.phantoms.brain_mr import SEQUENCES, TISSUES, TUMOUR, brain_mr
+from common.phantoms.brain_mr import TISSUES, TUMOUR, brain_mr
+from common.sequences import SEQUENCES
 
 SPACING = (3.0, 3.0, 5.0)
 TINY = {"shape": (16, 19, 3), "spacing": (12.0, 12.0, 20.0)}

@@ -11,8 +11,9 @@ from PIL import Image
 
 from common.data.cases import list_cases
 from common.phantoms.abdomen_ct import abdomen_ct
-from common.phantoms.brain_mr import SEQUENCES, brain_mr
+from common.phantoms.brain_mr import brain_mr
 from common.phantoms.chest_xray import chest_xray
+from common.sequences import SEQUENCES
 
 SPLITS = ("training", "validation", "testing")
 FIRST_TESTING_SEED = 300_000

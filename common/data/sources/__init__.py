@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ...sequences import SEQUENCES
 from ..checks import unusual_ct, unusual_mr
 from . import abdomen, brain, chest, liver, pancreas
 from .scans import Scan
@@ -50,7 +51,7 @@ _CT = partial(
 _MR = partial(
     Source,
     description="MR of the {organ}; label: 1 necrotic or non-enhancing core, 2 oedema, 3 enhancing tumour.",
-    modality=brain.SEQUENCES,
+    modality=tuple(SEQUENCES),
     masks=("label",),
     unusual=unusual_mr,
 )

@@ -15,12 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cases import SEQUENCES as WORDS
+from ...sequences import SEQUENCES
 from ..checks import check_mr, check_same_grid, read_nifti, read_nifti_channels
 from .scans import Channel, Scan, Volume, by_name, decathlon, refuse_other_values, some
-
-SEQUENCES = tuple(WORDS)
-"""In the order in which they are stacked."""
 
 
 class Edition(NamedTuple):
