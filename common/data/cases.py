@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from .checks import (
     read_film,
     read_nifti,
     read_nifti_channels,
+    refuse_twins,
     unusual_mr,
 )
 from .dicom import read_series, series_in
@@ -90,7 +91,8 @@ def list_cases(
     items = [_named(item) for item in _found(Path(dataset_dir), split, modality, sequences)]
     if not items:
         raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none.")
-    _refuse_twins(items)
+    found = ((item["case"], item["image"]) for item in items)
+    refuse_twins(found, "give them a 'case' of their own in dataset.json")
     if required:
         items = [item for item in items if all(key in item for key in required)]
         logger.info(f"{len(items)} {split} cases have {', '.join(required)}; others are left out.")
@@ -371,17 +373,6 @@ def case_name(item: Mapping[str, Any]) -> str:
 def _named(item: dict[str, Any]) -> dict[str, Any]:
     case = case_name(item)
     return {**item, "case": case, "patient": str(item.get("patient", case))}
-
-
-def _refuse_twins(items: Iterable[dict[str, Any]]) -> None:
-    seen: dict[str, Any] = {}
-    for item in items:
-        if item["case"] in seen:
-            raise ValueError(
-                f"two cases are called {item['case']!r}: {seen[item['case']]} and {item['image']}; "
-                "give them a 'case' of their own in dataset.json."
-            )
-        seen[item["case"]] = item["image"]
 
 
 def _holds_dicom(folder: Path) -> bool:

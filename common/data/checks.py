@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,23 @@ def check_same_grid(
             f"{mask_path}: expected the affine of {image_path}, got one that moves a corner by {apart:.3g} mm."
         )
     return mask
+
+
+def refuse_twins(cases: Iterable[tuple[str, Any]], advice: str) -> None:
+    """Check that no two cases have one name.
+
+    Args:
+        cases: the name of each, and what or where it is.
+        advice: what to do about twins.
+
+    Raises:
+        ValueError: naming the first two.
+    """
+    seen: dict[str, Any] = {}
+    for case, what in cases:
+        if case in seen:
+            raise ValueError(f"two cases are called {case!r}: {seen[case]} and {what}; {advice}.")
+        seen[case] = what
 
 
 def _refuse_constant(voxels: NDArray[np.float32], path: str | Path) -> None:

@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..files import Failures, replacing, write_bytes, write_text
 from ..transforms.slices import axial_axis
-from .checks import BadFileError
+from .checks import BadFileError, refuse_twins
 from .sources import SOURCES, Source
 from .sources.scans import Channel, Scan, Volume
 
@@ -119,7 +118,8 @@ def prepare(
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
     scans = data_set.find(folder, **{name: options[name] for name in data_set.options})
-    _refuse_twins(scans)
+    found = ((scan.case, f"one of patient {scan.patient}") for scan in scans)
+    refuse_twins(found, "rename one, or the folder it lies in")
     if fractions is None:
         fractions = data_set.fractions
     part_of = split_patients((scan.patient for scan in scans), fractions, seed, fold)
@@ -319,12 +319,6 @@ def _refuse_arguments(source: str, src: Path, dst: Path, split: str, link: str, 
     folders = src.resolve(), dst.resolve()
     if any(a.is_relative_to(b) for a, b in (folders, folders[::-1])):
         raise ValueError(f"src and dst must be folders that do not contain each other, got {src} and {dst}.")
-
-
-def _refuse_twins(scans: Sequence[Scan]) -> None:
-    twins = [case for case, number in Counter(scan.case for scan in scans).items() if number > 1]
-    if twins:
-        raise ValueError(f"expected cases of different names, got several called {', '.join(twins)}.")
 
 
 def _refuse_unknown_options(arguments: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from common.data.checks import (
     read_film,
     read_nifti,
     read_nifti_channels,
+    refuse_twins,
     unusual_ct,
     unusual_mr,
 )
@@ -436,3 +437,12 @@ def test_a_mask_that_is_malformed_is_refused_by_its_own_name(tmp_path):
     write_cut_off(tmp_path / "mask.nii.gz")
     with pytest.raises(BadFileError, match=r"mask.nii.gz: expected a readable NIfTI file"):
         check_same_grid(CT.shape, AFFINE, tmp_path / "mask.nii.gz", "image.nii.gz")
+
+
+def test_two_cases_of_one_name_are_refused_with_what_they_are():
+    with pytest.raises(ValueError, match=r"^two cases are called 'a': 1\.nii and 3\.nii; rename one\.$"):
+        refuse_twins([("a", "1.nii"), ("b", "2.nii"), ("a", "3.nii")], "rename one")
+
+
+def test_cases_of_different_names_are_no_twins():
+    refuse_twins([("a", "1.nii"), ("A", "1.nii")], "rename one")

@@ -347,7 +347,7 @@ def test_series_of_one_patient_have_one_patient(tmp_path):
 def test_two_cases_of_one_name_are_refused(tmp_path):
     for folder in ("a/b", "a_b"):
         write_series(tmp_path / "src" / folder, patient(0).image, AFFINE)
-    with pytest.raises(ValueError, match="got several called a_b"):
+    with pytest.raises(ValueError, match="two cases are called 'a_b'"):
         run("dicom", tmp_path / "src", tmp_path / "dst", fractions=(0, 0, 1))
 
 
