@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.checkpoints import load_parts
 from common.inferers.models import noise_predictor
+from common.metrics.overlap import dice
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
 from common.samplers.ancestral import sample
 from common.samplers.condition_difference import condition_difference
@@ -216,9 +217,9 @@ def _demo_mask(paper: ConfigParser, device: torch.device, **settings: object) ->
 
 def _equal_enough(masks: list[Tensor], names: str) -> bool:
     """Print the Dice of two masks, and return whether it is high enough."""
-    dice = (2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())).item()
-    print(f"demonstration, {names}: Dice of the masks {dice:.3f}")
-    return dice >= MIN_DICE_BETWEEN_PRECISIONS
+    found = float(dice(*(mask.numpy() for mask in masks)))
+    print(f"demonstration, {names}: Dice of the masks {found:.3f}")
+    return found >= MIN_DICE_BETWEEN_PRECISIONS
 
 
 CHECKS: dict[str, Callable[[ConfigParser, torch.device, int], bool]] = {

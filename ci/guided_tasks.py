@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from common.checkpoints import load_parts
 from common.files import write_csv
+from common.metrics.overlap import dice
 from common.metrics.tables import Row
 from common.phantoms.__main__ import SPLITS
 from common.phantoms.brain_mr import BrainMR, brain_mr
@@ -77,10 +78,10 @@ def guided_tasks(
     folder = Path(output_dir or ROOT / "work" / BUNDLE / "guided_tasks").resolve()
     phantoms = [brain_mr(SPLITS[split] + number, spacing=SPACING, tumour=True) for number in range(patients)]
     monotone, grown, strips = regression(phantoms, settings)
-    dice, placed, pairs = segmentation(phantoms, settings)
+    mean_dice, placed, pairs = segmentation(phantoms, settings)
     write_csv(folder / "regression.csv", grown)
     write_csv(folder / "segmentation.csv", placed)
-    share, mean = f"{monotone:.2f} of {len(grown)} slices", f"{dice:.3f} in {len(placed)} slices"
+    share, mean = f"{monotone:.2f} of {len(grown)} slices", f"{mean_dice:.3f} in {len(placed)} slices"
     sections = [
         Section(
             "Wanted ratio", [f"Tumour area does not shrink with the ratio in {share}. Lime: tumour."], grown, strips
@@ -91,7 +92,7 @@ def guided_tasks(
     print(f"regression: area monotone in the ratio in {share}")
     print(f"segmentation: mean Dice {mean}")
     print(f"report: {folder / 'report.html'}")
-    return monotone, dice
+    return monotone, mean_dice
 
 
 def regression(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[float, list[Row], list[Picture]]:
@@ -131,8 +132,8 @@ def segmentation(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple
         for z in _slices(wanted):
             bar = contrast[..., z][wanted[..., z]].mean() / 2
             found, mask = changed[..., z] > bar, wanted[..., z]
-            dice = 2 * (found & mask).sum() / (found.sum() + mask.sum())
-            rows.append({"patient": number, "slice": z, "wanted pixels": int(mask.sum()), "dice": float(dice)})
+            overlap = float(dice(found, mask))
+            rows.append({"patient": number, "slice": z, "wanted pixels": int(mask.sum()), "dice": overlap})
         z = int(wanted.sum((0, 1)).argmax())
         images = {"twin": phantom.healthy, "synthetic": version, "the phantom's tumour": phantom.image}
         pictures.append(_strip(f"Patient {number}, FLAIR.", images, wanted, z))

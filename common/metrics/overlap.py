@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 def overlap_row(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> dict[str, float]:
     """Return Dice and Jaccard, NaN where nothing should be segmented, and HD95, NaN also where nothing is."""
-    both, either = (mask & truth).sum(), (mask | truth).sum()
     wanted = bool(truth.any())
     return {
         "true_pixels": int(truth.sum()),
         "mask_pixels": int(mask.sum()),
-        "dice": 2 * both / (mask.sum() + truth.sum()) if wanted else np.nan,
-        "jaccard": both / either if wanted else np.nan,
+        "dice": dice(mask, truth),
+        "jaccard": (mask & truth).sum() / (mask | truth).sum() if wanted else np.nan,
         "hd95_mm": hd95_mm(mask, truth, spacing_mm) if wanted and mask.any() else np.nan,
     }
+
+
+def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Return the Dice of a mask, NaN where nothing should be segmented."""
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) if truth.any() else np.nan
 
 
 def hd95_mm(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 
 from .intervals import patient_bootstrap
 from .lesions import SIZE_BINS_MM, LesionRecord, examine_lesions
-from .overlap import overlap_row
+from .overlap import dice, overlap_row
 from .pixels import PooledCounts, ScoreCounts, count_scores
 
 Row = dict[str, Any]
@@ -165,13 +165,13 @@ def examine_case(
                     "lesion_pixels": int(t.sum()),
                     **_pixel_row(count_scores(a[o], t[o]), m, t),
                     **(overlap_row(m, t, spacing_mm[:2]) if overlaps else {}),
-                    **({"dice_otsu": _dice((a > known["otsu_threshold"]) & o, t)} if otsu else {}),
-                    **{dice_at(r): _dice((a >= r * a[o].max()) & (a > 0) & o, t) for r in relative_thresholds},
+                    **({"dice_otsu": dice((a > known["otsu_threshold"]) & o, t)} if otsu else {}),
+                    **{dice_at(r): dice((a >= r * a[o].max()) & (a > 0) & o, t) for r in relative_thresholds},
                 }
             )
     if tags is not None:
         right = [r["slice"] for r in slice_rows if not r["misclassified"]]
-        row["dice_without_misclassified"] = _dice(volumes[1][..., right], volumes[3][..., right])
+        row["dice_without_misclassified"] = dice(volumes[1][..., right], volumes[3][..., right])
     return CaseRecord(case, patient, row, slice_rows, counts, lesions)
 
 
@@ -216,14 +216,9 @@ def _pixel_row(counts: ScoreCounts, mask: NDArray[np.bool_], truth: NDArray[np.b
     return {
         "auroc": curve.auroc(),
         "ap": curve.average_precision(),
-        "dice": _dice(mask, truth),
+        "dice": dice(mask, truth),
         "dice_best_threshold_of_this_test": curve.best_dice()[0],
     }
-
-
-def _dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the Dice of a mask, NaN without lesions."""
-    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) if truth.any() else np.nan
 
 
 def average_otsu(records: Sequence[ImageRecord], weights: NDArray[np.float64] | None = None) -> float:

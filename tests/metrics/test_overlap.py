@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from common.metrics.overlap import hd95_mm, overlap_row
+from common.metrics.overlap import dice, hd95_mm, overlap_row
 
 SPACING = (2.0, 3.0, 5.0)
 
@@ -15,6 +15,11 @@ def square(low, high, slices=(1,)):
 def test_the_surfaces_of_a_shifted_square_are_as_far_apart_as_it_was_shifted():
     assert hd95_mm(square(8, 13)[..., 1], square(5, 10)[..., 1], SPACING[:2]) == pytest.approx(6)
     assert hd95_mm(square(5, 10, slices=(0,)), square(5, 10, slices=(2,)), SPACING) == pytest.approx(10)
+
+
+def test_dice_is_that_of_the_formula_and_has_none_without_truth():
+    assert dice(square(5, 10), square(5, 15)) == pytest.approx(2 * 25 / (25 + 50))
+    assert np.isnan(dice(square(5, 10), square(5, 5)))
 
 
 def test_dice_and_jaccard_of_halves():
