@@ -17,7 +17,7 @@ from tqdm import tqdm
 from common.checkpoints import load_parts
 from common.files import write_csv
 from common.metrics.overlap import dice
-from common.metrics.tables import Row
+from common.metrics.statistics import Row
 from common.phantoms.__main__ import SPLITS
 from common.phantoms.brain_mr import BrainMR, brain_mr
 from common.report.figures import Panel, panel_grid, png

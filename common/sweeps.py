@@ -16,8 +16,9 @@ from tqdm import tqdm
 from .checkpoints import load_parts
 from .files import write_csv
 from .handlers.output import spacing_mm
+from .metrics.detection import CaseRecord, average_otsu, dice_at, examine_case, slice_mean
 from .metrics.pixels import PooledCounts
-from .metrics.tables import CaseRecord, Row, average_otsu, dice_at, examine_case, slice_mean, with_all_columns
+from .metrics.statistics import Row, with_all_columns
 from .report.figures import Display, Panel, box_around, panel_grid, png
 from .report.page import Picture, Section, versions, write_page
 from .transforms.grid import pixel_size_mm

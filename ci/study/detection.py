@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.files import write_csv
+from common.metrics.detection import CaseRecord, average_otsu, examine_case, slice_mean, summarise
+from common.metrics.intervals import with_interval
 from common.metrics.pixels import Curve, PooledCounts
-from common.metrics.tables import CaseRecord, Row, Statistic, average_otsu, examine_case, slice_mean, summarise
+from common.metrics.statistics import Row, Statistic, difference, mean_of
 from common.phantoms.__main__ import abdomen_ct, brain_mr, pancreas_ct
 from common.report.figures import Panel, box_around, curves_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
@@ -22,7 +24,7 @@ from common.transforms.organ import foreground, right_part
 
 from .. import ROOT, bundle_parser
 from .answers import NUM_PATIENTS, SCANNERS, Case, Source, cases_of, display_of, kept_answers
-from .tables import NUM_BOOTSTRAPS, difference, mean_of, on_page, with_interval
+from .tables import NUM_BOOTSTRAPS, on_page
 
 FLAIR = 3
 """Its channel."""

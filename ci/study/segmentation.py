@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.files import write_csv
+from common.metrics.intervals import with_interval
 from common.metrics.segmentation import (
     THRESHOLD,
     SegmentationRecord,
@@ -19,7 +20,7 @@ from common.metrics.segmentation import (
     segmentation_statistics,
     summarise_sizes,
 )
-from common.metrics.tables import Row, Statistic
+from common.metrics.statistics import Row, Statistic, difference, mean_of
 from common.phantoms.__main__ import brain_mr
 from common.report.figures import Panel, box_around, members_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
@@ -27,7 +28,7 @@ from common.transforms.organ import foreground
 
 from .. import ROOT
 from .answers import NUM_PATIENTS, SCANNERS, Case, Source, cases_of, display_of, kept_answers
-from .tables import difference, mean_of, on_page, with_interval
+from .tables import on_page
 
 ENSEMBLE = 5
 """Members of the ensembles that are compared, as in the paper's Table 1."""

@@ -1,29 +1,8 @@
-"""Numbers with their intervals, in tables and on pages."""
+"""Numbers with their intervals on pages."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from common.metrics.intervals import patient_bootstrap
-from common.metrics.tables import Row, Statistic
+from common.metrics.statistics import Row
 
 NUM_BOOTSTRAPS = 1000
-
-
-def with_interval(name: str, statistic: Statistic, patients: Sequence[str]) -> Row:
-    """Return a number and its 95 % interval over patients, as ``name``, ``name_low`` and ``name_high``."""
-    low, high = patient_bootstrap(patients, statistic, NUM_BOOTSTRAPS)
-    return {name: statistic(np.ones(len(patients))), f"{name}_low": low, f"{name}_high": high}
-
-
-def difference(ours: Statistic, theirs: Statistic) -> Statistic:
-    """Return what ours is ahead of theirs, patients drawn alike."""
-    return lambda weights: ours(weights) - theirs(weights)
-
-
-def mean_of(statistics: Sequence[Statistic]) -> Statistic:
-    """Return the mean of the same number over seeds or runs."""
-    return lambda weights: float(np.mean([statistic(weights) for statistic in statistics]))
 
 
 def on_page(row: Row) -> Row:

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..files import write_csv
-from ..metrics.lesions import peak_to_point_mm
-from ..metrics.pixels import PooledCounts
-from ..metrics.tables import (
+from ..metrics.detection import (
     CaseRecord,
     ImageRecord,
-    Row,
     average_otsu,
     examine_case,
     examine_image,
@@ -29,8 +26,10 @@ from ..metrics.tables import (
     slices_with_lesions,
     summarise,
     summarise_images,
-    with_all_columns,
 )
+from ..metrics.lesions import peak_to_point_mm
+from ..metrics.pixels import PooledCounts
+from ..metrics.statistics import Row, with_all_columns
 from ..report.figures import curves_figure, froc_figure, png
 from ..report.page import Picture, Section
 from .output import as_seen, from_all_ranks, spacing_mm

@@ -17,7 +17,7 @@ from monai.utils import convert_to_numpy
 from torch.utils.tensorboard import SummaryWriter
 
 from ..files import write_text
-from ..metrics.tables import Row
+from ..metrics.statistics import Row
 from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
 from ..report.page import Picture, Section, versions, write_page
 from .output import as_seen, from_all_ranks, spacing_mm

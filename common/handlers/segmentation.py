@@ -18,7 +18,7 @@ from ..metrics.segmentation import (
     summarise_segmentations,
     summarise_sizes,
 )
-from ..metrics.tables import Row
+from ..metrics.statistics import Row
 from ..report.figures import members_figure, png, uncertainty_figure
 from ..report.page import Picture, Section
 from .output import as_seen, from_all_ranks, spacing_mm

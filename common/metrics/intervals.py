@@ -1,15 +1,16 @@
 """Confidence intervals by resampling patients."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import bootstrap
+
+from .statistics import Row, Statistic
 
 
 def patient_bootstrap(
     patients: Sequence[Hashable],
-    statistic: Callable[[NDArray[np.float64]], float],
+    statistic: Statistic,
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -42,3 +43,26 @@ def patient_bootstrap(
     ).bootstrap_distribution
     low, high = np.nanpercentile(drawn, [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)
+
+
+def with_interval(name: str, statistic: Statistic, patients: Sequence[Hashable], num_resamples: int = 1000) -> Row:
+    """Return a number and its 95 % interval over patients, as ``name``, ``name_low`` and ``name_high``."""
+    low, high = patient_bootstrap(patients, statistic, num_resamples)
+    return {name: statistic(np.ones(len(patients))), f"{name}_low": low, f"{name}_high": high}
+
+
+def rows_with_intervals(
+    patients: Sequence[Hashable], statistics: Mapping[str, Statistic], num_resamples: int
+) -> list[Row]:
+    """Return a row a statistic, with ``metric``, ``value``, and its 95 % interval, ``low`` and ``high``.
+
+    Args:
+        patients: whose each case is.
+        statistics: of all cases, by the name of the metric.
+        num_resamples: draws of the bootstrap, 0 for no intervals.
+    """
+    rows = []
+    for name, statistic in statistics.items():
+        low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
+        rows.append({"metric": name, "value": statistic(np.ones(len(patients))), "low": low, "high": high})
+    return rows

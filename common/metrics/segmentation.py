@@ -10,9 +10,10 @@ from monai.metrics.calibration import calibration_binning
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from .intervals import rows_with_intervals
 from .overlap import overlap_row
 from .pixels import Curve, PooledCounts, ScoreCounts, count_scores
-from .tables import Row, Statistic, mean_of_slices, rows_with_intervals
+from .statistics import Row, Statistic, mean_of_column, mean_of_slices
 
 NUM_BINS = 15
 """Of probabilities, for the calibration."""
@@ -178,9 +179,9 @@ def segmentation_statistics(records: Sequence[SegmentationRecord]) -> dict[str, 
     statistics: dict[str, Statistic] = {}
     for name, key in OVERLAPS.items():
         if key != "hd95_mm":  # without a mask there is no distance
-            statistics[f"{name}, mean of slices"] = _mean_of(slices, key)
-        statistics[f"{name}, mean of slices with a mask"] = _mean_of(filled, key)
-        statistics[f"{name} in 3-D, mean of patients"] = _mean_of([[r.row] for r in records], key)
+            statistics[f"{name}, mean of slices"] = mean_of_column(slices, key)
+        statistics[f"{name}, mean of slices with a mask"] = mean_of_column(filled, key)
+        statistics[f"{name} in 3-D, mean of patients"] = mean_of_column([[r.row] for r in records], key)
     return {
         **statistics,
         "share of slices without a mask": mean_of_slices(empty),
@@ -190,10 +191,6 @@ def segmentation_statistics(records: Sequence[SegmentationRecord]) -> dict[str, 
         "area under the error retention curve": lambda w: retention_area(errors.curve(w)),
         "correlation of Dice and mean uncertainty over slices (Spearman)": _correlation(slices),
     }
-
-
-def _mean_of(rows: Sequence[Sequence[Row]], key: str) -> Statistic:
-    return mean_of_slices([[row[key] for row in slices if np.isfinite(row[key])] for slices in rows])
 
 
 def _correlation(slices: Sequence[Sequence[Row]]) -> Statistic:

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport
-from common.metrics.tables import average_otsu
+from common.metrics.detection import average_otsu
 
 
 def test_a_perfect_map_has_perfect_numbers():

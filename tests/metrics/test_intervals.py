@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from common.metrics.intervals import patient_bootstrap
+from common.metrics.intervals import patient_bootstrap, rows_with_intervals, with_interval
+from common.metrics.statistics import mean_of_cases
 
 
 def test_the_interval_of_a_mean_is_as_wide_as_theory_says():
@@ -31,3 +32,22 @@ def test_draws_without_an_answer_are_left_out():
 
 def test_one_patient_has_no_interval():
     assert np.isnan(patient_bootstrap(["a", "a"], lambda w: 1.0)).all()
+
+
+def test_a_table_has_a_row_for_each_statistic():
+    statistics = {"mean": mean_of_cases([1, 2, 3]), "largest": lambda weights: 3.0}
+    mean, largest = rows_with_intervals("abc", statistics, 100)
+    assert (mean["metric"], mean["value"]) == ("mean", 2)
+    assert (mean["low"], mean["high"]) == patient_bootstrap("abc", statistics["mean"], 100)
+    assert largest == {"metric": "largest", "value": 3, "low": 3, "high": 3}
+
+
+def test_without_draws_a_table_has_no_intervals():
+    (row,) = rows_with_intervals("abc", {"mean": mean_of_cases([1, 2, 3])}, 0)
+    assert np.isnan([row["low"], row["high"]]).all()
+
+
+def test_a_number_may_be_one_of_several_in_a_row():
+    mean = mean_of_cases([1, 2, 3])
+    low, high = patient_bootstrap("abc", mean)
+    assert with_interval("dice", mean, "abc") == {"dice": 2, "dice_low": low, "dice_high": high}

@@ -1,6 +1,6 @@
-"""Tables of a detection run: per slice, per patient, and pooled with intervals."""
+"""How well a map finds lesions: tables per slice, per patient, and pooled with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,14 +10,11 @@ from monai.metrics import compute_froc_curve_data, compute_froc_score
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from .intervals import patient_bootstrap
+from .intervals import rows_with_intervals
 from .lesions import SIZE_BINS_MM, LesionRecord, examine_lesions
 from .overlap import dice, overlap_row
 from .pixels import PooledCounts, ScoreCounts, count_scores
-
-Row = dict[str, Any]
-Statistic = Callable[[NDArray[np.float64]], float]
-"""Takes how often each case counts, shape (cases,)."""
+from .statistics import Row, Statistic, mean_of_cases, mean_of_column, mean_of_slices, share_of
 
 FALSE_POSITIVES_PER_SCAN = (0.5, 1, 2, 4, 8)
 """Where the FROC curve is read."""
@@ -254,14 +251,14 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
         "pixel AP, pooled": lambda w: pooled.curve(w).average_precision(),
         "Dice at the fitted threshold, pooled": lambda w: pooled.curve(w).dice_at(threshold),
         "Dice at the best threshold of this test set, pooled": lambda w: pooled.curve(w).best_dice()[0],
-        **{f"{name}, mean of patients": _weighted_mean(records, key) for name, key in PER_PATIENT.items()},
+        **{f"{name}, mean of patients": _patient_mean(records, key) for name, key in PER_PATIENT.items()},
         "lesion sensitivity (any overlap)": _sensitivity(records, 0.0),
         "lesion sensitivity (10 % of the lesion)": _sensitivity(records, 0.1),
         **{
             f"lesion sensitivity, {_size_range(low, high)}": _sensitivity(records, 0.0, (low, high))
             for low, high in pairwise(SIZE_BINS_MM)
         },
-        "false positive components a scan": _weighted_mean(records, "false_positive_components"),
+        "false positive components a scan": _patient_mean(records, "false_positive_components"),
         "mask in slices without lesions, cm²": slice_mean(records, "mask_cm2", diseased=False),
         "FROC score (mean sensitivity at 0.5, 1, 2, 4, 8 false positives a scan)": lambda w: froc(records, w)[2],
     }
@@ -291,7 +288,7 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
             "Dice of the masks, mean of slices with lesions, without misclassified ones": slice_mean(
                 records, "dice", diseased=True, misclassified=False
             ),
-            "Dice of the masks, mean of patients, without misclassified slices": _weighted_mean(
+            "Dice of the masks, mean of patients, without misclassified slices": _patient_mean(
                 records, "dice_without_misclassified"
             ),
         }
@@ -330,30 +327,8 @@ def pool_images(records: Sequence[ImageRecord]) -> dict[str, PooledCounts]:
     }
 
 
-def with_all_columns(rows: Sequence[Row]) -> list[Row]:
-    """Return rows that all have the columns of all, NaN where they had none."""
-    longest_first = sorted(rows, key=len, reverse=True)
-    columns = dict.fromkeys((column for row in longest_first for column in row), np.nan)
-    return [columns | row for row in rows]
-
-
 def _slice_columns(records: Sequence[ImageRecord]) -> set[str]:
     return {column for record in records for row in record.slice_rows[:1] for column in row}
-
-
-def rows_with_intervals(patients: Sequence[str], statistics: Mapping[str, Statistic], num_resamples: int) -> list[Row]:
-    """Return a row a statistic, with ``metric``, ``value``, and its 95 % interval, ``low`` and ``high``.
-
-    Args:
-        patients: whose each case is.
-        statistics: of all cases, by the name of the metric.
-        num_resamples: draws of the bootstrap, 0 for no intervals.
-    """
-    rows = []
-    for name, statistic in statistics.items():
-        low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
-        rows.append({"metric": name, "value": statistic(np.ones(len(patients))), "low": low, "high": high})
-    return rows
 
 
 def _size_range(low: float, high: float) -> str:
@@ -398,15 +373,8 @@ def _auroc(pooled: PooledCounts) -> Statistic:
     return lambda weights: pooled.curve(weights).auroc()
 
 
-def _weighted_mean(records: Sequence[CaseRecord], key: str) -> Statistic:
-    values = np.array([r.row[key] for r in records], dtype=np.float64)
-    known = np.isfinite(values)
-
-    def mean(weights: NDArray[np.float64]) -> float:
-        total = weights[known].sum()
-        return float((weights[known] * values[known]).sum() / total) if total else float("nan")
-
-    return mean
+def _patient_mean(records: Sequence[CaseRecord], key: str) -> Statistic:
+    return mean_of_cases([record.row[key] for record in records])
 
 
 def slice_mean(records: Sequence[ImageRecord], key: str, diseased: bool, misclassified: bool = True) -> Statistic:
@@ -419,23 +387,7 @@ def slice_mean(records: Sequence[ImageRecord], key: str, diseased: bool, misclas
         misclassified: also those that the classifier gets wrong.
     """
     shown = [[row for row in r.slice_rows if row["diseased"] == diseased] for r in records]
-    kept = [[r[key] for r in rows if misclassified or not r["misclassified"]] for rows in shown]
-    return mean_of_slices([[value for value in values if np.isfinite(value)] for values in kept])
-
-
-def mean_of_slices(values: Sequence[Sequence[float]]) -> Statistic:
-    """Return the mean of all slices, each counting as often as its case does."""
-    return _share(np.array([sum(v) for v in values]), np.array([len(v) for v in values]))
-
-
-def _share(parts: NDArray[Any], wholes: NDArray[Any]) -> Statistic:
-    """Return the sum of parts over the sum of wholes, each case counting as often as it is drawn."""
-
-    def share(weights: NDArray[np.float64]) -> float:
-        total = (weights * wholes).sum()
-        return float((weights * parts).sum() / total) if total else float("nan")
-
-    return share
+    return mean_of_column([[r for r in rows if misclassified or not r["misclassified"]] for rows in shown], key)
 
 
 def _sensitivity(
@@ -449,4 +401,4 @@ def _sensitivity(
     ]
     lesions = np.array([chosen.sum() for chosen in in_bin])
     found = np.array([(r.lesions.overlaps[c] > covered).sum() for r, c in zip(records, in_bin, strict=True)])
-    return _share(found, lesions)
+    return share_of(found, lesions)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from common.metrics.tables import (
+from common.metrics.detection import (
     average_otsu,
     dice_at,
     examine_case,
@@ -11,8 +11,8 @@ from common.metrics.tables import (
     slices_with_lesions,
     summarise,
     summarise_images,
-    with_all_columns,
 )
+from common.metrics.statistics import with_all_columns
 
 
 @pytest.fixture

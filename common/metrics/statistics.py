@@ -1,0 +1,71 @@
+"""Numbers of all cases, each of which may count several times: means, and differences of methods."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Row = dict[str, Any]
+"""Of a table, by column."""
+
+Statistic = Callable[[NDArray[np.float64]], float]
+"""Takes how often each case counts, shape (cases,)."""
+
+
+def mean_of_cases(values: ArrayLike) -> Statistic:
+    """Return the mean of a number over the cases that have one.
+
+    Args:
+        values: of each case, NaN where it has none.
+    """
+    number = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(number)
+
+    def mean(weights: NDArray[np.float64]) -> float:
+        total = weights[known].sum()
+        return float((weights[known] * number[known]).sum() / total) if total else float("nan")
+
+    return mean
+
+
+def mean_of_slices(values: Sequence[Sequence[float]]) -> Statistic:
+    """Return the mean of all slices, each counting as often as its case does."""
+    return share_of(np.array([sum(v) for v in values]), np.array([len(v) for v in values]))
+
+
+def mean_of_column(rows: Sequence[Sequence[Row]], key: str) -> Statistic:
+    """Return the mean of a column over the slices that have a number in it.
+
+    Args:
+        rows: of the slices of each case.
+        key: of the column.
+    """
+    return mean_of_slices([[row[key] for row in slices if np.isfinite(row[key])] for slices in rows])
+
+
+def share_of(parts: NDArray[Any], wholes: NDArray[Any]) -> Statistic:
+    """Return the sum of parts over the sum of wholes, each case counting as often as it is drawn."""
+
+    def share(weights: NDArray[np.float64]) -> float:
+        total = (weights * wholes).sum()
+        return float((weights * parts).sum() / total) if total else float("nan")
+
+    return share
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Return the mean of the same number over seeds or runs."""
+    return lambda weights: float(np.mean([statistic(weights) for statistic in statistics]))
+
+
+def difference(ours: Statistic, theirs: Statistic) -> Statistic:
+    """Return what ours is ahead of theirs, patients drawn alike."""
+    return lambda weights: ours(weights) - theirs(weights)
+
+
+def with_all_columns(rows: Sequence[Row]) -> list[Row]:
+    """Return rows that all have the columns of all, NaN where they had none."""
+    longest_first = sorted(rows, key=len, reverse=True)
+    columns = dict.fromkeys((column for row in longest_first for column in row), np.nan)
+    return [columns | row for row in rows]
