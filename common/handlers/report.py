@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -21,6 +21,7 @@ from ..metrics.statistics import Row
 from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
 from ..report.page import Picture, Section, versions, write_page
 from .output import as_seen, from_all_ranks, spacing_mm
+from .scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,6 @@ OVERLAY_LEGEND = (
     "Cyan: the organ that was searched. Yellow: what the mask calls lesion. Lime: lesions by the label. "
     "Slices are counted from the feet; the patient's right is on the left."
 )
-
-
-class Scores(Protocol):
-    """A handler that compares outputs with labels."""
-
-    def sections(self) -> list[Section]:
-        """Return what the page of a run shows of it, nothing without labels."""
 
 
 class CaseReport:

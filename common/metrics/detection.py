@@ -14,7 +14,7 @@ from .intervals import rows_with_intervals
 from .lesions import SIZE_BINS_MM, LesionRecord, examine_lesions
 from .overlap import dice, overlap_row
 from .pixels import PooledCounts, ScoreCounts, count_scores
-from .statistics import Row, Statistic, mean_of_cases, mean_of_column, mean_of_slices, share_of
+from .statistics import Record, Row, Statistic, mean_of_cases, mean_of_column, mean_of_slices, share_of
 
 FALSE_POSITIVES_PER_SCAN = (0.5, 1, 2, 4, 8)
 """Where the FROC curve is read."""
@@ -24,25 +24,13 @@ IMAGE_SCORES = {"map": "mean_score", "classifier": "probability"}
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """What is kept of a case whose images are known to be healthy or diseased.
-
-    Attributes:
-        case: its name.
-        patient: whose it is.
-        row: of the table per patient.
-        slice_rows: of the table per slice; a film is a slice.
-    """
-
-    case: str
-    patient: str
-    row: Row
-    slice_rows: list[Row]
+class ImageRecord(Record):
+    """What is kept of a case whose images are known to be healthy or diseased."""
 
 
 @dataclass(frozen=True)
 class CaseRecord(ImageRecord):
-    """What is kept of a case with a label, enough for all tables.
+    """What is kept of a case with a label.
 
     Attributes:
         counts: scores of the organ's pixels.
@@ -245,7 +233,7 @@ def summarise(records: Sequence[CaseRecord], threshold: float, num_resamples: in
     Returns:
         Rows with ``metric``, ``value``, ``low`` and ``high`` (95 %).
     """
-    pooled = PooledCounts([r.counts for r in records])
+    pooled = pool_pixels(records)
     statistics: dict[str, Statistic] = {
         "pixel AUROC, pooled": _auroc(pooled),
         "pixel AP, pooled": lambda w: pooled.curve(w).average_precision(),
@@ -314,6 +302,11 @@ def summarise_images(records: Sequence[ImageRecord], num_resamples: int = 0) -> 
         right = [[1 - row["misclassified"] for row in r.slice_rows] for r in records]
         statistics["image-level accuracy of the classifier"] = mean_of_slices(right)
     return rows_with_intervals([r.patient for r in records], statistics, num_resamples)
+
+
+def pool_pixels(records: Sequence[CaseRecord]) -> PooledCounts:
+    """Return the scores of all pixels of the organs."""
+    return PooledCounts([record.counts for record in records])
 
 
 def pool_images(records: Sequence[ImageRecord]) -> dict[str, PooledCounts]:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from .intervals import rows_with_intervals
 from .overlap import overlap_row
 from .pixels import Curve, PooledCounts, ScoreCounts, count_scores
-from .statistics import Row, Statistic, mean_of_column, mean_of_slices
+from .statistics import Record, Row, Statistic, mean_of_column, mean_of_slices
 
 NUM_BINS = 15
 """Of probabilities, for the calibration."""
@@ -29,26 +29,20 @@ OVERLAPS = {"Dice": "dice", "Jaccard": "jaccard", "HD95, mm": "hd95_mm"}
 
 
 @dataclass(frozen=True)
-class SegmentationRecord:
-    """What is kept of a case, enough for all tables.
+class SegmentationRecord(Record):
+    """What is kept of one region of a case; its ``row`` is of overlap in 3-D.
 
     Attributes:
-        case: its name.
-        patient: whose it is.
-        row: of the table per patient, in 3-D.
-        slice_rows: of the table per slice.
         calibration: pixels, sum of probabilities, and pixels that are true, in each bin, shape (3, NUM_BINS).
         errors: pixels of the organ by their uncertainty; those that the mask gets wrong are the positives.
         sizes: see ``examine_sizes``; empty without members.
+        region: its name where there are several.
     """
 
-    case: str
-    patient: str
-    row: Row
-    slice_rows: list[Row]
     calibration: NDArray[np.float64]
     errors: ScoreCounts
     sizes: Mapping[int, Sequence[Sequence[Row]]] = field(default_factory=dict)
+    region: str = ""
 
 
 def examine_segmentation(
@@ -61,6 +55,7 @@ def examine_segmentation(
     truth: NDArray[np.bool_],
     spacing_mm: Sequence[float],
     members: Sequence[NDArray[Any]] = (),
+    region: str = "",
 ) -> SegmentationRecord:
     """Return the record of a case; of uncertainty its organ's pixels count, of overlap all of slices that show it.
 
@@ -74,7 +69,9 @@ def examine_segmentation(
         truth: what should have been.
         spacing_mm: size of a voxel along each axis.
         members: draws that ``mean`` is of, to compare smaller ensembles, see ``examine_sizes``.
+        region: name of what is segmented, where a case has several; then it is a column too.
     """
+    which = {"region": region} if region else {}
     binned = torch.from_numpy(np.clip(mean[organ], 0, 1).astype(np.float32))[None, None]
     p, y, count = (
         x[0, 0].nan_to_num() for x in calibration_binning(binned, torch.from_numpy(truth[organ])[None, None], NUM_BINS)
@@ -86,6 +83,7 @@ def examine_segmentation(
         if o.any():
             slice_rows.append(
                 {
+                    **which,
                     "case": case,
                     "slice": index,
                     **overlap_row(m, t, spacing_mm[:2]),
@@ -95,6 +93,7 @@ def examine_segmentation(
     errors = count_scores(uncertainty[organ], (mask != truth)[organ])
     shown = organ.any((0, 1)) if organ.ndim == 3 else slice(None)
     row = {
+        **which,
         "case": case,
         "patient": patient,
         **overlap_row(mask[..., shown], truth[..., shown], spacing_mm),
@@ -103,7 +102,7 @@ def examine_segmentation(
     }
     calibration = np.stack([count, count * p, count * y]).astype(float)
     sizes = examine_sizes(np.stack(members), organ, truth, spacing_mm) if len(members) else {}
-    return SegmentationRecord(case, patient, row, slice_rows, calibration, errors, sizes)
+    return SegmentationRecord(case, patient, row, slice_rows, calibration, errors, sizes, region)
 
 
 def examine_sizes(

@@ -1,6 +1,7 @@
-"""Numbers of all cases, each of which may count several times: means, and differences of methods."""
+"""What is kept of cases, and numbers of all of them, each of which may count several times."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,24 @@ from numpy.typing import ArrayLike, NDArray
 
 Row = dict[str, Any]
 """Of a table, by column."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a case, enough for all tables.
+
+    Attributes:
+        case: its name.
+        patient: whose it is.
+        row: of the table per patient.
+        slice_rows: of the table per slice; a film is a slice.
+    """
+
+    case: str
+    patient: str
+    row: Row
+    slice_rows: list[Row]
+
 
 Statistic = Callable[[NDArray[np.float64]], float]
 """Takes how often each case counts, shape (cases,)."""

@@ -34,7 +34,7 @@ def test_the_pooled_dice_is_that_at_the_fitted_threshold():
 def test_cases_without_a_label_are_passed_over():
     detection = Detection(container())
     run([item("a", with_label=False), item("b")], detection)
-    assert [record.case for record in detection.records] == ["b"]
+    assert [record.case for record in detection.labelled] == ["b"]
 
 
 def test_without_any_label_there_are_no_numbers_and_no_files(tmp_path):
@@ -53,7 +53,7 @@ def test_volumes_without_labels_are_judged_by_the_tags_of_their_slices():
     tagged["slice_class"][..., 2] = 1
     detection = Detection(container(), threshold_rule="otsu")
     run([tagged], detection)
-    (record,) = detection.unlabelled
+    (record,) = detection.images
     assert [(row["slice"], row["diseased"]) for row in record.slice_rows] == [(1, 0), (2, 1)]
     assert metrics(detection)["image-level AUROC of the map"] == 1
     assert 0 <= detection.fitted_threshold < 30
@@ -82,7 +82,7 @@ def test_films_with_labels_have_the_metrics_of_pixels_too():
     films = [film("a", True, 1.4, with_label=True), film("b", False, 0.2, with_label=True), film("c", True)]
     run(films, detection, channels=FILM_CHANNELS)
     assert [record.case for record in detection.images] == ["a", "b", "c"]
-    assert [record.case for record in detection.records] == ["a", "b"]
+    assert [record.case for record in detection.labelled] == ["a", "b"]
     found = metrics(detection)
     assert found["pixel AUROC, pooled"] == found["image-level AUROC of the map"] == 1
     assert found["lesion sensitivity (any overlap)"] == 1
@@ -163,7 +163,7 @@ def test_a_second_run_starts_afresh():
     detection = Detection(container())
     evaluator = run([item("b"), item("a")], detection)
     evaluator.run()
-    assert [record.case for record in detection.records] == ["a", "b"]
+    assert [record.case for record in detection.labelled] == ["a", "b"]
 
 
 def test_tables_are_written_for_slices_patients_and_the_run(tmp_path):
@@ -197,7 +197,7 @@ def test_slices_without_lesions_are_left_out_if_asked(tmp_path):
 def test_a_healthy_case_is_left_out_where_only_slices_with_lesions_count():
     detection = Detection(container(), lesion_slices_only=True)
     run([item("a"), item("b", lesions=0)], detection)
-    assert [record.case for record in detection.records] == ["a"]
+    assert [record.case for record in detection.labelled] == ["a"]
 
 
 def test_a_case_whose_lesions_lie_beyond_the_organ_has_no_slice_with_lesions():
@@ -206,7 +206,7 @@ def test_a_case_whose_lesions_lie_beyond_the_organ_has_no_slice_with_lesions():
     outside["label"][:, 0, 0, 2] = 1
     detection = Detection(container(), lesion_slices_only=True)
     run([item("a"), outside], detection)
-    assert [record.case for record in detection.records] == ["a"]
+    assert [record.case for record in detection.labelled] == ["a"]
 
 
 def test_slices_whose_lesions_are_small_are_left_out_and_counted(caplog):
@@ -215,7 +215,7 @@ def test_slices_whose_lesions_are_small_are_left_out_and_counted(caplog):
     small["label"][:, 5, 4, 2] = 0
     with caplog.at_level("INFO"):
         run([item("a"), small], detection)
-    assert [record.case for record in detection.records] == ["a"]
+    assert [record.case for record in detection.labelled] == ["a"]
     assert "small: 0 of 1 slices with lesions are kept, where these fill 2%" in caplog.text
 
 
@@ -235,4 +235,4 @@ def test_a_rule_for_thresholds_that_is_unknown_is_refused():
 def test_thresholds_can_be_fitted_by_otsu():
     detection = Detection(None, threshold_rule="otsu")
     run([item()], detection)
-    assert detection.fitted_threshold == average_otsu(detection.records)
+    assert detection.fitted_threshold == average_otsu(detection.images)

@@ -37,18 +37,34 @@ def test_masks_are_compared_with_labels_and_uncertainty_with_errors(tmp_path):
     assert {row["metric"] for row in table(tmp_path / "summary.csv")} == set(found)
 
 
-def test_each_region_is_compared_with_its_own_label():
-    """Two regions, one within the other; the inner one is missed, so that the mask counts one region in all of it."""
-    image = segmented()
+REGIONS = ("mean", "mean", "uncertainty", "uncertainty", "mask", "organ")
+
+
+def with_two_regions(case="a"):
+    """Return a case of two regions, one within the other; the inner one is missed, as the mask counts one region."""
+    image = segmented(case)
     mean, uncertainty, mask, organ = image["image"][1:]
     channels = [image["image"][0], mean, 0 * mean, uncertainty, uncertainty, mask, organ]
     image["image"] = MetaTensor(torch.stack(channels), affine=torch.from_numpy(AFFINE))
     image["label"] = MetaTensor(torch.cat([image["label"], image["label"]]), affine=torch.from_numpy(AFFINE))
+    return image
+
+
+def test_each_region_is_compared_with_its_own_label():
     scores = SegmentationScores()
-    run([image], scores, channels=("mean", "mean", "uncertainty", "uncertainty", "mask", "organ"))
+    run([with_two_regions()], scores, channels=REGIONS)
     found = metrics(scores)
     assert found["region 1: Dice, mean of slices"] == 1
     assert found["region 2: Dice, mean of slices"] == 0
+
+
+def test_all_cases_of_a_region_stand_before_those_of_the_next(tmp_path):
+    run([with_two_regions("b"), with_two_regions("a")], SegmentationScores(str(tmp_path)), channels=REGIONS)
+    rows = table(tmp_path / "per_patient.csv")
+    assert list(rows[0])[:3] == ["region", "case", "patient"]
+    found = [(row["region"], row["case"]) for row in rows]
+    assert found == [("region 1", "a"), ("region 1", "b"), ("region 2", "a"), ("region 2", "b")]
+    assert list(table(tmp_path / "per_slice.csv")[0])[:3] == ["region", "case", "slice"]
 
 
 def test_with_members_smaller_ensembles_are_compared(tmp_path):

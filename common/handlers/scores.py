@@ -1,0 +1,108 @@
+"""What all comparisons of outputs with the truth share: records of all cases, tables as files, sections of the page."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+
+from ..files import write_csv
+from ..metrics.statistics import Record, Row, with_all_columns
+from ..report.page import Picture, Section
+from .output import from_all_ranks
+
+
+class Scores(ABC):
+    """Compare the outputs of an evaluator with what is known of its cases.
+
+    A subclass says what is kept of a case, and what is told of all of them. When the run ends, ``records`` are those of
+    all processes, sorted by case, ``rows`` is the summary, and ``engine.state.metrics`` has its numbers.
+
+    Args:
+        output_dir: where ``per_slice.csv``, ``per_patient.csv`` and ``summary.csv`` go, those that have rows; None
+            writes nothing.
+        num_resamples: draws of the patient bootstrap; 0 gives no intervals.
+    """
+
+    title: ClassVar[str]
+    """Of the section."""
+
+    def __init__(self, output_dir: str | None = None, num_resamples: int = 0) -> None:
+        self.output_dir, self.num_resamples = output_dir, num_resamples
+        self.records: list[Any] = []
+        self.rows: list[Row] = []
+
+    @abstractmethod
+    def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterable[Record]:
+        """Return the records of a case, none if nothing is known of it.
+
+        Args:
+            item: of the batch.
+            output: of the evaluator.
+        """
+
+    @abstractmethod
+    def summarise(self) -> tuple[list[Row], dict[str, float]]:
+        """Return the summary of ``records``, of which there is one at least, and the metrics of the evaluator."""
+
+    def order(self, record: Any) -> tuple[str, ...]:
+        """Return by what records are sorted."""
+        return (record.case,)
+
+    def pictures(self) -> Sequence[Picture]:
+        """Return the pictures below the summary."""
+        return []
+
+    def details(self) -> Sequence[Section]:
+        """Return what stands between the summary and the table of all cases."""
+        return []
+
+    @property
+    def case_rows(self) -> list[Row]:
+        """A row for each record."""
+        return with_all_columns([record.row for record in self.records])
+
+    def tables(self) -> dict[str, list[Row]]:
+        """Return the rows of each file, by its name without ending."""
+        slice_rows = [row for record in self.records for row in record.slice_rows]
+        return {"per_patient": self.case_rows, "per_slice": with_all_columns(slice_rows), "summary": self.rows}
+
+    def write(self, folder: Path) -> None:
+        """Write the tables that have rows."""
+        for name, rows in self.tables().items():
+            if rows:
+                write_csv(folder / f"{name}.csv", rows)
+
+    def sections(self) -> list[Section]:
+        """Return what the page of a run shows of it, nothing where nothing is known of its cases."""
+        if not self.records:
+            return []
+        return [
+            Section(self.title, rows=self.rows, pictures=self.pictures()),
+            *self.details(),
+            Section(f"{self.title} by case", rows=self.case_rows),
+        ]
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._examine)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self) -> None:
+        self.records, self.rows = [], []
+
+    def _examine(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.records += self.examine(item, output)
+
+    def _finish(self, engine: Any) -> None:
+        self.records = sorted(from_all_ranks(self.records), key=self.order)
+        if self.records:
+            self.rows, metrics = self.summarise()
+            engine.state.metrics.update(metrics)
+            if self.output_dir is not None and idist.get_rank() == 0:
+                self.write(Path(self.output_dir))
