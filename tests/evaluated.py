@@ -109,5 +109,31 @@ def run_with_probability(items, *handlers):
     ).run()
 
 
+def classified(case, probability, image_label=None, **more):
+    """Return a case of which a classifier says how probable each class is, and which has no mask, organ or map."""
+    known = {} if image_label is None else {"image_label": image_label}
+    return {"image": torch.tensor(probability), "case": case, "patient": case, **known, **more}
+
+
+class Classifying:
+    """An inferer that has its probabilities from the image."""
+
+    def __call__(self, inputs, network):
+        return inputs
+
+
+def run_classifier(items, *handlers):
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(items), batch_size=1),
+        network=nn.Identity(),
+        inferer=Classifying(),
+        postprocessing=lambda output: {**output, "probability": output["pred"]},
+        val_handlers=handlers,
+    )
+    evaluator.run()
+    return evaluator
+
+
 ORIENTATIONS = ["LPS", "RAI", "PSR", "ILA"]
 NAME = "a <b> & c"

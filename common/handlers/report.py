@@ -17,7 +17,7 @@ from monai.utils import convert_to_numpy
 from torch.utils.tensorboard import SummaryWriter
 
 from ..files import write_text
-from ..metrics.statistics import Row
+from ..metrics.statistics import Row, with_all_columns
 from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
 from ..report.page import Picture, Section, versions, write_page
 from .output import as_seen, from_all_ranks, spacing_mm
@@ -34,6 +34,9 @@ OVERLAY_LEGEND = (
 
 class CaseReport:
     """Draw each case and write one page of the run.
+
+    A case that has no map, no mask or no organ is listed without a picture, with the ``probability`` of each class if
+    the output has that, shape (K,).
 
     Args:
         output_dir: where ``<case>/<case>_overlay.png`` and ``report.html`` go.
@@ -60,6 +63,7 @@ class CaseReport:
         self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
         self.scores, self.failures, self.num_slices, self.display = scores, failures, num_slices, display
         self.rows: list[Row] = []
+        self._drawn: list[str] = []
         self._clock = self._seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -71,7 +75,7 @@ class CaseReport:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _start(self) -> None:
-        self.rows = []
+        self.rows, self._drawn = [], []
 
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -82,42 +86,33 @@ class CaseReport:
         self._seconds = time.perf_counter() - self._clock
 
     def _draw(self, engine: Any) -> None:
-        name = f"{self.display.name}, {self.display.unit}".rstrip(", ")
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = item["case"]
-            figure = case_figure(case, output, self.num_slices, self.display)
-            save_png(figure, self.output_dir / case / f"{case}_overlay.png")
-            arrays = as_seen(output, (self.display.name, "mask", "organ"))
-            scores, organ = arrays[self.display.name], arrays["organ"] > 0
-            millilitres = float(np.prod(spacing_mm(output["mask"]))) / 1000 if organ.ndim == 3 else np.nan
-            probability = as_seen(output, ["probability"]).get("probability")
-            self.rows.append(
-                {
-                    "case": case,
-                    "slices with organ": int(organ.any((0, 1)).sum()) if organ.ndim == 3 else 1,
-                    "organ, ml": float(organ.sum() * millilitres),
-                    "mask, ml": float((arrays["mask"] > 0).sum() * millilitres),
-                    "mask, % of the organ": 100 * float((arrays["mask"] > 0)[organ].mean()),
-                    f"mean {name}": float(scores[organ].mean()),
-                    f"highest {name}": float(scores.max()),
-                    **({} if probability is None else {"highest probability of disease": float(probability.max())}),
-                    "seconds of inference": self._seconds / len(engine.state.output),
-                }
-            )
+            if is_drawn(output, self.display):
+                save_png(case_figure(case, output, self.num_slices, self.display), self._overlay(case))
+                self._drawn.append(case)
+                measured = _measured(output, self.display)
+            else:
+                measured = _probabilities(output)
+            seconds = self._seconds / len(engine.state.output)
+            self.rows.append({"case": case, **measured, "seconds of inference": seconds})
+
+    def _overlay(self, case: str) -> Path:
+        return self.output_dir / case / f"{case}_overlay.png"
 
     def _write(self) -> None:
         rows = sorted(from_all_ranks(self.rows), key=lambda row: row["case"])
+        self._drawn = sorted(from_all_ranks(self._drawn))
         failed = dict(from_all_ranks(list(self.failures.reasons.items()) if self.failures else []))
         if idist.get_rank() == 0:
             write_page(self.output_dir / "report.html", self.title, self._sections(rows, failed), self.notice)
             logger.info(f"report: {self.output_dir / 'report.html'}")
 
     def _sections(self, rows: Sequence[Row], failed: Mapping[str, str]) -> list[Section]:
-        overlays = [self.output_dir / row["case"] / f"{row['case']}_overlay.png" for row in rows]
-        pictures = [Picture(path.parent.name, path.read_bytes()) for path in overlays]
+        pictures = [Picture(case, self._overlay(case).read_bytes()) for case in self._drawn]
         parameters = [{"parameter": name, "value": str(value)} for name, value in self.parameters.items()]
         return [
-            Section("Cases", rows=rows),
+            Section("Cases", rows=with_all_columns(rows)),
             Section("Cases that could not be done", rows=[{"case": c, "reason": r} for c, r in failed.items()]),
             *(self.scores.sections() if self.scores else []),
             Section("Most anomalous slices", text=[OVERLAY_LEGEND], pictures=pictures) if pictures else Section(""),
@@ -126,8 +121,32 @@ class CaseReport:
         ]
 
 
+def _measured(output: Mapping[str, Any], display: Display) -> Row:
+    """Return how large organ and mask of a case are, and what its map says of the organ."""
+    name = f"{display.name}, {display.unit}".rstrip(", ")
+    arrays = as_seen(output, (display.name, "mask", "organ", "probability"))
+    scores, organ, probability = arrays[display.name], arrays["organ"] > 0, arrays.get("probability")
+    millilitres = float(np.prod(spacing_mm(output["mask"]))) / 1000 if organ.ndim == 3 else np.nan
+    return {
+        "slices with organ": int(organ.any((0, 1)).sum()) if organ.ndim == 3 else 1,
+        "organ, ml": float(organ.sum() * millilitres),
+        "mask, ml": float((arrays["mask"] > 0).sum() * millilitres),
+        "mask, % of the organ": 100 * float((arrays["mask"] > 0)[organ].mean()),
+        f"mean {name}": float(scores[organ].mean()),
+        f"highest {name}": float(scores.max()),
+        **({} if probability is None else {"highest probability of disease": float(probability.max())}),
+    }
+
+
+def _probabilities(output: Mapping[str, Any]) -> Row:
+    """Return the probability of each class of a case, nothing where it has none, or a map of it."""
+    probability = output.get("probability")
+    classes = [] if probability is None or probability.ndim > 1 else probability.tolist()
+    return {f"probability of class {k}": p for k, p in enumerate(classes)}
+
+
 class Previews:
-    """Show the most anomalous slices of each case in TensorBoard.
+    """Show the most anomalous slices of each case in TensorBoard; cases that have no map are left out.
 
     Args:
         log_dir: of TensorBoard.
@@ -145,8 +164,15 @@ class Previews:
     def _draw(self, engine: Any) -> None:
         with SummaryWriter(self.log_dir) as writer:
             for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-                figure = case_figure(item["case"], output, 4, self.display)
-                writer.add_figure(item["case"], figure, engine.state.epoch)
+                if is_drawn(output, self.display):
+                    figure = case_figure(item["case"], output, 4, self.display)
+                    writer.add_figure(item["case"], figure, engine.state.epoch)
+
+
+def is_drawn(output: Mapping[str, Any], display: Display) -> bool:
+    """Return whether a case has all that its picture shows, see ``case_figure``."""
+    shown = ("image", "mask", "organ", display.name, display.version_key)
+    return all(output.get(key) is not None for key in shown)
 
 
 def case_figure(case: str, output: Mapping[str, Any], num_slices: int, display: Display = CT) -> Figure:

@@ -90,7 +90,7 @@ class Scores(ABC):
         """Add the handler to an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._examine)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)  # when other handlers log the metrics
 
     def _start(self) -> None:
         self.records, self.rows = [], []

@@ -100,6 +100,14 @@ def test_other_entries_of_an_item_are_kept(tmp_path):
     assert (listed(tmp_path)[0]["site"], listed(tmp_path)[0]["image_label"]) == ("A", 1)
 
 
+@pytest.mark.parametrize("options", [{}, {"modality": "mr", "sequences": None}], ids=["CT", "MR"])
+def test_a_case_may_have_a_class_and_a_site_and_no_masks(tmp_path, options):
+    write_dataset(tmp_path, testing=[{"image": "images/a.nii.gz", "image_label": 0, "site": "A"}])
+    assert listed(tmp_path, **options) == [
+        {"image": str(tmp_path / "images/a.nii.gz"), "image_label": 0, "site": "A", "case": "a", "patient": "a"}
+    ]
+
+
 @pytest.mark.parametrize("name", ["a.nii.gz", "d.nii"])
 def test_one_file_is_one_case_with_the_masks_beside_it(tmp_path, name):
     (only,) = listed(write_folder(tmp_path) / name)

@@ -8,21 +8,26 @@ from evaluated import (
     FILM_CHANNELS,
     NAME,
     ORIENTATIONS,
+    Prepared,
+    classified,
     container,
     film,
     item,
     marked,
     run,
+    run_classifier,
     run_with_probability,
     table,
 )
 from matplotlib.image import imread
 from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from common.evaluation import CaseEvaluator
 from common.files import Failures
+from common.handlers.classification import Classification
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
 from common.transforms.channels import SplitChannelsd
@@ -140,6 +145,48 @@ def test_without_labels_the_page_says_nothing_of_detection(tmp_path):
     assert headings(tmp_path) == ["Cases", "Most anomalous slices", "Versions"]
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """The report of a run whose cases have classes and nothing to draw: handler and folder."""
+    folder, scores = tmp_path_factory.mktemp("classes"), Classification()
+    handler = CaseReport(str(folder), "Title", scores=scores)
+    run_classifier([classified("b", [0.25, 0.75], 1), classified("a", [0.625, 0.375])], scores, handler)
+    return handler, folder
+
+
+def test_cases_without_a_map_are_listed_without_pictures(classes):
+    _, folder = classes
+    assert headings(folder) == ["Cases", "Classification", "Classification by case", "Versions"]
+    assert "data:image/png" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert [path.name for path in folder.iterdir()] == ["report.html"]
+
+
+def test_cases_without_a_map_are_listed_with_the_probabilities_of_their_classes(classes):
+    rows = {row["case"]: row for row in classes[0].rows}
+    assert [rows["b"][f"probability of class {k}"] for k in (0, 1)] == [0.25, 0.75]
+    assert list(rows["a"]) == ["case", "probability of class 0", "probability of class 1", "seconds of inference"]
+
+
+@pytest.mark.parametrize("missing", ["mask", "organ", "anomaly"])
+def test_a_case_that_lacks_an_image_stands_beside_others_without_a_picture(tmp_path, missing):
+    class Without:
+        def __call__(self, output):
+            output = SplitChannelsd("pred", FILM_CHANNELS)(output)
+            return {k: v for k, v in output.items() if (output["case"], k) != ("b", missing)}
+
+    handler = CaseReport(str(tmp_path), "Title")
+    SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset([film("b", True), film("a", True)]), batch_size=1),
+        network=nn.Identity(),
+        inferer=Prepared(),
+        postprocessing=Without(),
+        val_handlers=[handler],
+    ).run()
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["a_overlay.png"]
+    assert headings(tmp_path) == ["Cases", "Most anomalous slices", "Versions"]
+
+
 class FindsNothing:
     def __call__(self, inputs, network):
         raise ValueError("there is no organ")
@@ -172,6 +219,11 @@ def test_previews_are_shown_under_their_case_and_epoch(tmp_path):
     (image,) = events.Images("a")
     assert image.step == 3
     assert image.encoded_image_string[:4] == b"\x89PNG"
+
+
+def test_cases_without_a_map_have_no_preview(tmp_path):
+    run_classifier([classified("a", [0.25, 0.75])], Previews(str(tmp_path)))
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == []
 
 
 def test_samples_may_be_tensors_or_arrays(tmp_path):
