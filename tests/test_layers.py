@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "sequences": set(),
     "schedulers": set(),
     "checkpoints": {"files"},
+    "converters": {"checkpoints"},
     "phantoms": {"files", "sequences"},
     "transforms": set(),
     "metrics": set(),
