@@ -16,7 +16,7 @@ from common.metrics.detection import CaseRecord, average_otsu, examine_case, sli
 from common.metrics.intervals import with_interval
 from common.metrics.pixels import Curve, PooledCounts
 from common.metrics.statistics import Row, Statistic, difference, mean_of
-from common.phantoms.__main__ import abdomen_ct, brain_mr, pancreas_ct
+from common.phantoms.__main__ import write_phantoms
 from common.report.figures import Panel, box_around, curves_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
 from common.transforms.anomaly import anomaly_map, smooth_in
@@ -321,14 +321,14 @@ anomaly_study = partial(
 
 brain_study = partial(
     anomaly_study,
-    write=partial(brain_mr, shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
+    write=partial(write_phantoms, "brain_mr", shape=(64, 76, 4), spacing=(3.0, 3.0, 12.0)),
     organ=lambda inputs: foreground(inputs)[0],
     otsu=True,
 )
 
 STUDIES = {
     "gdpi": Study(
-        write=abdomen_ct,
+        write=partial(write_phantoms, "abdomen_ct"),
         methods=gdpi_methods,
         tuning=gdpi_tuning,
         answer=1,
@@ -356,7 +356,7 @@ STUDIES = {
         pairs=dict.fromkeys([*CAMS, *(f"{cam}, layer {layer}" for cam, layer in TUNED_CAMS)], "CDM"),
     ),
     "pancreas_anomaly": anomaly_study(
-        write=partial(pancreas_ct, shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
+        write=partial(write_phantoms, "pancreas_ct", shape=(120, 96, 5), spacing=(2.0, 2.0, 10.0)),
         methods=partial(
             noise_encoding_methods,
             paper=(300, 5.0),

@@ -21,7 +21,7 @@ from common.metrics.segmentation import (
     summarise_sizes,
 )
 from common.metrics.statistics import Row, Statistic, difference, mean_of
-from common.phantoms.__main__ import brain_mr
+from common.phantoms.__main__ import write_phantoms
 from common.report.figures import Panel, box_around, members_figure, panel_grid, png
 from common.report.page import Picture, Section, write_page
 from common.transforms.organ import foreground
@@ -110,7 +110,8 @@ def segmentation_study(
         data = folder / f"scanner_{scanner}"
         if not (data / "dataset.json").is_file():
             sizes: dict[str, Any] = {"shape": (64, 76, 4), "spacing": (3.0, 3.0, 12.0), "healthy_share": 0.0}
-            brain_mr(str(data), scanner=scanner, num_workers=num_workers, validation=2, testing=NUM_PATIENTS, **sizes)
+            sizes |= {"validation": 2, "testing": NUM_PATIENTS}
+            write_phantoms("brain_mr", str(data), scanner=scanner, num_workers=num_workers, **sizes)
         organ = partial(lambda inputs: foreground(inputs)[0])
         cases = list(cases_of(bundle, data, "testing", organ))[:num_patients]
         drawn = {

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fire
 import nibabel as nib
@@ -16,292 +16,237 @@ from tqdm import tqdm
 
 from ..files import write_text
 from ..sequences import SEQUENCES
-from .abdomen_ct import ORGANS
-from .abdomen_ct import abdomen_ct as make_abdomen_ct
-from .brain_mr import brain_mr as make_brain_mr
-from .chest_xray import chest_xray as make_chest_xray
+from .abdomen_ct import ORGANS, abdomen_ct
+from .brain_mr import brain_mr
+from .chest_xray import chest_xray
 
 SPLITS = {"training": 100_000, "validation": 200_000, "testing": 300_000}
 """First seed of each split, so that no patient is in two."""
 
 
-def abdomen_ct(
-    dst: str,
-    training: int = 0,
-    validation: int = 0,
-    testing: int = 0,
-    healthy_share: float = 1.0,
-    scanner: str = "a",
-    shape: Sequence[int] = (120, 96, 16),
-    spacing: Sequence[float] = (3.0, 3.0, 4.0),
-    twins: bool = False,
-    num_workers: int = 1,
-) -> None:
-    """Write abdominal CT as NIfTI with masks of liver and lesions, and ``dataset.json``.
+class Patient(NamedTuple):
+    """What is written of a patient.
 
-    Args:
-        dst: folder, made if it is not there.
-        training: patients; patient i of a split is the same in every data set.
-        validation: patients with lesions.
-        testing: patients with lesions.
-        healthy_share: of the training patients; the others have lesions.
-        scanner: ``a`` or ``b``.
-        shape: voxels to the right, front and head.
-        spacing: mm a voxel.
-        twins: also write ``<case>_twin.nii.gz``, the same patient without lesions.
-        num_workers: processes.
+    Attributes:
+        images: by what their names have after that of the case.
+        healthy: the same without lesions.
+        masks: by their keys in ``dataset.json``.
+        affine: voxel to world in mm, RAS.
     """
-    write = partial(
-        _write_abdomen_ct,
-        organ="liver",
-        healthy_share=healthy_share,
-        with_lesions=testing,
-        scanner=scanner,
-        shape=tuple(shape),
-        spacing=tuple(spacing),
-        twins=twins,
+
+    images: Mapping[str, NDArray[Any]]
+    healthy: Mapping[str, NDArray[Any]]
+    masks: Mapping[str, NDArray[Any]]
+    affine: NDArray[np.float64]
+
+
+def _draw_abdomen(
+    organ: str, seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool
+) -> Patient:
+    ct = abdomen_ct(seed, shape, spacing, None if diseased else 0, scanner, organ)
+    masks = {"organ": ct.organs == ORGANS[organ], "label": ct.lesions > 0}
+    return Patient({"": ct.image}, {"": ct.healthy}, {k: v.astype(np.uint8) for k, v in masks.items()}, ct.affine)
+
+
+def _draw_brain(seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool) -> Patient:
+    mr = brain_mr(seed, shape, spacing, diseased, scanner)
+    images, healthy = (
+        {f"_{name}": channel for name, channel in zip(SEQUENCES, channels, strict=True)}
+        for channels in (mr.image, mr.healthy)
     )
-    counts = {"training": training, "validation": validation, "testing": testing}
-    _write_data_set(dst, "abdominal CT phantoms", ["CT"], counts, write, num_workers)
+    return Patient(images, healthy, {"label": mr.tumour}, mr.affine)
 
 
-def pancreas_ct(
+def _draw_chest(seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool) -> Patient:
+    film = chest_xray(seed, shape, spacing, diseased, scanner)
+    return Patient({"": film.image}, {"": film.healthy}, {"label": 255 * film.effusion}, film.affine)
+
+
+def _save_nifti(voxels: NDArray[Any], affine: NDArray[np.float64], path: Path) -> None:
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def _save_film(pixels: NDArray[Any], affine: NDArray[np.float64], path: Path) -> None:
+    rows = pixels[::-1, ::-1].T  # from the head down, each from the patient's right to the left
+    Image.fromarray(rows).save(path)
+
+
+class Phantom(NamedTuple):
+    """What can be written.
+
+    Attributes:
+        draw: (seed, shape, spacing, scanner, diseased) -> patient.
+        name: of the data set.
+        modality: of each channel.
+        shape: voxels to the right, front and head, or pixels to the right and head, unless others are asked for.
+        spacing: mm along these.
+        healthy_share: of the patients, those for training or all.
+        keys: of an item of ``dataset.json``, in their order; healthy testing patients are given the tumour that they
+            might have if ``wanted`` is one.
+        mixed: healthy are some of each split, not of those for training alone.
+        endings: of the names of masks, where these are not their keys.
+        ending: of all files.
+        save: (voxels, affine, path) -> None, writes an image.
+    """
+
+    draw: Callable[[int, Sequence[int], Sequence[float], str, bool], Patient]
+    name: str
+    modality: Sequence[str]
+    shape: Sequence[int]
+    spacing: Sequence[float]
+    healthy_share: float
+    keys: Sequence[str]
+    mixed: bool = False
+    endings: Mapping[str, str] = {}
+    ending: str = ".nii.gz"
+    save: Callable[[NDArray[Any], NDArray[np.float64], Path], None] = _save_nifti
+
+
+PHANTOMS = {
+    "abdomen_ct": Phantom(
+        partial(_draw_abdomen, "liver"),
+        name="abdominal CT phantoms",
+        modality=("CT",),
+        shape=(120, 96, 16),
+        spacing=(3.0, 3.0, 4.0),
+        healthy_share=1.0,
+        keys=("image", "organ", "label", "patient", "image_label"),
+        endings={"organ": "liver"},
+    ),
+    "pancreas_ct": Phantom(
+        partial(_draw_abdomen, "pancreas"),
+        name="abdominal CT phantoms with tumours of the pancreas",
+        modality=("CT",),
+        shape=(120, 96, 12),
+        spacing=(2.0, 2.0, 5.0),
+        healthy_share=0.0,
+        keys=("image", "organ", "label", "patient", "image_label"),
+    ),
+    "brain_mr": Phantom(
+        _draw_brain,
+        name="brain MR phantoms",
+        modality=tuple(SEQUENCES),
+        shape=(64, 76, 12),
+        spacing=(3.0, 3.0, 5.0),
+        healthy_share=0.5,
+        keys=("image", "label", "patient", "case", "image_label", "wanted"),
+    ),
+    "chest_xray": Phantom(
+        _draw_chest,
+        name="chest X-ray phantoms",
+        modality=("X-ray",),
+        shape=(96, 96),
+        spacing=(4.0, 4.0),
+        healthy_share=0.5,
+        keys=("image", "label", "patient", "case", "image_label"),
+        mixed=True,
+        ending=".png",
+        save=_save_film,
+    ),
+}
+
+
+def write_phantoms(
+    phantom: str,
     dst: str,
     training: int = 0,
     validation: int = 0,
     testing: int = 0,
-    healthy_share: float = 0.0,
+    healthy_share: float | None = None,
     healthy_testing: int = 0,
     scanner: str = "a",
-    shape: Sequence[int] = (120, 96, 12),
-    spacing: Sequence[float] = (2.0, 2.0, 5.0),
+    shape: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
     twins: bool = False,
     num_workers: int = 1,
 ) -> None:
-    """Write abdominal CT as NIfTI with masks of pancreas and tumours, and ``dataset.json``.
+    """Write images of patients who do not exist, with masks, and ``dataset.json``.
+
+    CT and MR are NIfTI, of MR a file for each sequence; films are 8-bit PNG, with the patient's right on the left as on
+    a light box. Labels are 0 and 1 in CT, the parts of tumours in MR, 0 and 255 in films.
 
     Args:
+        phantom: ``abdomen_ct``, with lesions of the liver; ``pancreas_ct``; ``brain_mr``; or ``chest_xray``, with
+            pleural effusions.
         dst: folder, made if it is not there.
         training: patients; patient i of a split is the same in every data set.
-        validation: patients with tumours.
-        testing: patients with tumours.
-        healthy_share: of the training patients; the others have tumours.
-        healthy_testing: further testing patients, who have none and come last.
+        validation: patients, all of them with lesions; of films a share is healthy.
+        testing: the same.
+        healthy_share: of the training patients, of films of all; the others have lesions. Default 1 for ``abdomen_ct``,
+            0 for ``pancreas_ct``, else 0.5.
+        healthy_testing: further testing patients, who have no lesions and come last; in MR, ``<case>_wanted.nii.gz`` is
+            the mask of a tumour that they might have.
         scanner: ``a`` or ``b``.
-        shape: voxels to the right, front and head.
-        spacing: mm a voxel.
-        twins: also write ``<case>_twin.nii.gz``, the same patient without tumours.
+        shape: voxels to the right, front and head, or pixels to the right and head; default: those of the phantom.
+        spacing: mm along these; default: that of the phantom.
+        twins: also write ``<case>_twin``, the same patient without lesions.
         num_workers: processes.
+
+    Raises:
+        ValueError: if there is no such phantom, or no such scanner.
     """
-    write = partial(
-        _write_abdomen_ct,
-        organ="pancreas",
-        healthy_share=healthy_share,
-        with_lesions=testing,
-        scanner=scanner,
-        shape=tuple(shape),
-        spacing=tuple(spacing),
-        twins=twins,
+    if phantom not in PHANTOMS:
+        raise ValueError(f"phantom must be one of {', '.join(PHANTOMS)}, got {phantom!r}.")
+    plan, folder = PHANTOMS[phantom], Path(dst)
+    plan = plan._replace(
+        shape=tuple(shape or plan.shape),
+        spacing=tuple(spacing or plan.spacing),
+        healthy_share=plan.healthy_share if healthy_share is None else healthy_share,
     )
     counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
-    _write_data_set(dst, "abdominal CT phantoms with tumours of the pancreas", ["CT"], counts, write, num_workers)
-
-
-def brain_mr(
-    dst: str,
-    training: int = 0,
-    validation: int = 0,
-    testing: int = 0,
-    healthy_share: float = 0.5,
-    healthy_testing: int = 0,
-    scanner: str = "a",
-    shape: Sequence[int] = (64, 76, 12),
-    spacing: Sequence[float] = (3.0, 3.0, 5.0),
-    twins: bool = False,
-    num_workers: int = 1,
-) -> None:
-    """Write brain MR as NIfTI, one file a sequence, with the parts of tumours as labels, and ``dataset.json``.
-
-    Args:
-        dst: folder, made if it is not there.
-        training: patients; the anatomy of patient i of a split is the same in every data set.
-        validation: patients with tumours.
-        testing: patients with tumours.
-        healthy_share: of the training patients; the others have tumours.
-        healthy_testing: further testing patients, who have none and come last; ``<case>_wanted.nii.gz`` is the mask of
-            a tumour that they might have.
-        scanner: ``a`` or ``b``.
-        shape: voxels to the right, front and head.
-        spacing: mm a voxel.
-        twins: also write ``<case>_twin_<sequence>.nii.gz``, the same patient without tumours.
-        num_workers: processes.
-    """
-    write = partial(
-        _write_brain_mr,
-        healthy_share=healthy_share,
-        with_tumours=testing,
-        scanner=scanner,
-        shape=tuple(shape),
-        spacing=tuple(spacing),
-        twins=twins,
-    )
-    counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
-    _write_data_set(dst, "brain MR phantoms", tuple(SEQUENCES), counts, write, num_workers)
-
-
-def chest_xray(
-    dst: str,
-    training: int = 0,
-    validation: int = 0,
-    testing: int = 0,
-    scanner: str = "a",
-    shape: Sequence[int] = (96, 96),
-    spacing: Sequence[float] = (4.0, 4.0),
-    num_workers: int = 1,
-) -> None:
-    """Write chest films as 8-bit PNG with masks of pleural effusion, and ``dataset.json``.
-
-    As on a light box, the patient's right is on the left of a picture. Half of each split's patients are healthy.
-
-    Args:
-        dst: folder, made if it is not there.
-        training: patients; patient i of a split is the same in every data set.
-        validation: patients.
-        testing: patients.
-        scanner: ``a`` or ``b``.
-        shape: pixels to the right and head.
-        spacing: mm a pixel.
-        num_workers: processes.
-    """
-    write = partial(_write_chest_xray, scanner=scanner, shape=tuple(shape), spacing=tuple(spacing))
-    counts = {"training": training, "validation": validation, "testing": testing}
-    _write_data_set(dst, "chest X-ray phantoms", ["X-ray"], counts, write, num_workers)
-
-
-def _write_data_set(
-    dst: str,
-    name: str,
-    channels: Sequence[str],
-    counts: Mapping[str, int],
-    write: Callable[[Path, str, int], dict[str, Any]],
-    num_workers: int,
-) -> None:
-    """Write all patients and ``dataset.json``; ``write`` takes folder, split and number, and returns an item."""
-    folder = Path(dst)
-    folder.mkdir(parents=True, exist_ok=True)
     jobs = [(split, number) for split, count in counts.items() for number in range(count)]
-    written = Parallel(num_workers, return_as="generator")(delayed(write)(folder, *job) for job in jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    write = partial(_write_patient, folder, plan, with_lesions=testing, scanner=scanner, twins=twins)
+    written = Parallel(num_workers, return_as="generator")(delayed(write)(*job) for job in jobs)
     items = list(tqdm(written, total=len(jobs), desc="phantoms", unit="patient"))
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for (split, _), item in zip(jobs, items, strict=True):
         splits[split].append(item)
     content = {
-        "name": name,
+        "name": plan.name,
         "description": "synthetic, no patients",
-        "modality": {str(i): channel for i, channel in enumerate(channels)},
+        "modality": {str(i): channel for i, channel in enumerate(plan.modality)},
         **splits,
     }
     write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
 
 
-def _write_abdomen_ct(
-    folder: Path,
-    split: str,
-    number: int,
-    organ: str,
-    healthy_share: float,
-    with_lesions: int,
-    scanner: str,
-    shape: Sequence[int],
-    spacing: Sequence[float],
-    twins: bool,
+def _write_patient(
+    folder: Path, phantom: Phantom, split: str, number: int, with_lesions: int, scanner: str, twins: bool
 ) -> dict[str, Any]:
-    """Write a patient; of the testing patients only the first ``with_lesions`` have lesions of the organ."""
-    healthy = _without_lesions(split, number, healthy_share, with_lesions)
-    phantom = make_abdomen_ct(SPLITS[split] + number, shape, spacing, 0 if healthy else None, scanner, organ)
-    case = f"{split}_{scanner}_{number:03d}"
-    mask = "liver" if organ == "liver" else "organ"
-    volumes = {
-        "": phantom.image,
-        f"_{mask}": (phantom.organs == ORGANS[organ]).astype(np.uint8),
-        "_label": (phantom.lesions > 0).astype(np.uint8),
-        **({"_twin": phantom.healthy} if twins else {}),
-    }
-    _save_volumes(folder / case, volumes, phantom.affine)
-    return {
-        "image": f"{case}.nii.gz",
-        "organ": f"{case}_{mask}.nii.gz",
-        "label": f"{case}_label.nii.gz",
-        "patient": case,
-        "image_label": int(phantom.lesions.any()),
-    }
+    """Write a patient and return the item; of the testing patients only the first ``with_lesions`` may have some."""
+    healthy = _is_healthy(phantom, split, number, with_lesions)
+    draw = partial(phantom.draw, SPLITS[split] + number, phantom.shape, phantom.spacing, scanner)
+    patient, case = draw(not healthy), f"{split}_{scanner}_{number:03d}"
+    masks = dict(patient.masks)
+    if "wanted" in phantom.keys and split == "testing" and healthy:
+        masks["wanted"] = draw(True).masks["label"]
 
+    def save(ending: str, voxels: NDArray[Any]) -> str:
+        name = f"{case}{ending}{phantom.ending}"
+        phantom.save(voxels, patient.affine, folder / name)
+        return name
 
-def _write_brain_mr(
-    folder: Path,
-    split: str,
-    number: int,
-    healthy_share: float,
-    with_tumours: int,
-    scanner: str,
-    shape: Sequence[int],
-    spacing: Sequence[float],
-    twins: bool,
-) -> dict[str, Any]:
-    """Write a patient; of the testing patients only the first ``with_tumours`` have tumours."""
-    healthy = _without_lesions(split, number, healthy_share, with_tumours)
-    phantom = make_brain_mr(SPLITS[split] + number, shape, spacing, not healthy, scanner)
-    case = f"{split}_{scanner}_{number:03d}"
-    volumes = {f"_{name}": image for name, image in zip(SEQUENCES, phantom.image, strict=True)}
-    volumes["_label"] = phantom.tumour
-    if twins:
-        volumes |= {f"_twin_{name}": image for name, image in zip(SEQUENCES, phantom.healthy, strict=True)}
-    wanted = {}
-    if split == "testing" and healthy:
-        volumes["_wanted"] = make_brain_mr(SPLITS[split] + number, shape, spacing, True, scanner).tumour
-        wanted = {"wanted": f"{case}_wanted.nii.gz"}
-    _save_volumes(folder / case, volumes, phantom.affine)
-    return {
-        "image": [f"{case}_{name}.nii.gz" for name in SEQUENCES],
-        "label": f"{case}_label.nii.gz",
+    images = [save(ending, voxels) for ending, voxels in patient.images.items()]
+    for ending, voxels in patient.healthy.items() if twins else ():
+        save(f"_twin{ending}", voxels)
+    known = {
+        "image": images if len(images) > 1 else images[0],
+        **{key: save(f"_{phantom.endings.get(key, key)}", voxels) for key, voxels in masks.items()},
         "patient": case,
         "case": case,
-        "image_label": int(phantom.tumour.any()),
-        **wanted,
+        "image_label": int(masks["label"].any()),
     }
+    return {key: known[key] for key in phantom.keys if key in known}
 
 
-def _write_chest_xray(
-    folder: Path, split: str, number: int, scanner: str, shape: Sequence[int], spacing: Sequence[float]
-) -> dict[str, Any]:
-    phantom = make_chest_xray(SPLITS[split] + number, shape, spacing, not _is_healthy(number, 0.5), scanner)
-    case = f"{split}_{scanner}_{number:03d}"
-    for suffix, pixels in {"": phantom.image, "_label": 255 * phantom.effusion}.items():
-        rows = pixels[::-1, ::-1].T  # from the head down, each from the patient's right to the left
-        Image.fromarray(rows).save(folder / f"{case}{suffix}.png")
-    return {
-        "image": f"{case}.png",
-        "label": f"{case}_label.png",
-        "patient": case,
-        "case": case,
-        "image_label": int(phantom.effusion.any()),
-    }
-
-
-def _without_lesions(split: str, number: int, healthy_share: float, with_lesions: int) -> bool:
-    """Return whether a patient has no lesions: a share in training, in testing those after the first so many."""
-    return {"training": _is_healthy(number, healthy_share), "testing": number >= with_lesions}.get(split, False)
-
-
-def _is_healthy(number: int, share: float) -> bool:
-    """Spread a share of healthy patients evenly among all."""
+def _is_healthy(phantom: Phantom, split: str, number: int, with_lesions: int) -> bool:
+    """Return whether a patient has no lesions; the share that has none is spread evenly among the patients."""
+    if split == "testing" and number >= with_lesions:
+        return True
+    share = phantom.healthy_share if phantom.mixed or split == "training" else 0.0
     return (number + 0.5) * share % 1 < share
 
 
-def _save_volumes(stem: Path, volumes: Mapping[str, NDArray[Any]], affine: NDArray[np.float64]) -> None:
-    for suffix, voxels in volumes.items():
-        nib.save(nib.Nifti1Image(voxels, affine), stem.with_name(f"{stem.name}{suffix}.nii.gz"))
-
-
 if __name__ == "__main__":
-    fire.Fire({"abdomen_ct": abdomen_ct, "pancreas_ct": pancreas_ct, "brain_mr": brain_mr, "chest_xray": chest_xray})
+    fire.Fire(write_phantoms, name="python -m common.phantoms")

@@ -131,6 +131,17 @@ def test_a_patient_is_the_same_on_another_scanner(written, tmp_path):
     assert (voxels(tmp_path / "testing_b_000.nii.gz") != voxels(written[0] / "testing_a_000.nii.gz")).any()
 
 
+def test_a_phantom_that_is_unknown_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"phantom must be one of abdomen_ct, .*, got 'knee_mr'"):
+        run(tmp_path, phantom="knee_mr")
+
+
+def test_further_patients_without_lesions_come_last(tmp_path):
+    content = run(tmp_path, "--testing", "1", "--healthy_testing", "2")
+    assert [item["image_label"] for item in content["testing"]] == [1, 0, 0]
+    assert not list(tmp_path.glob("*_wanted*"))
+
+
 def test_an_unknown_scanner_is_refused(tmp_path):
     with pytest.raises(ValueError, match="scanner must be one of"):
         run(tmp_path, "--testing", "1", "--scanner", "c")
@@ -252,6 +263,21 @@ def test_half_of_each_split_of_chests_has_an_effusion(chests):
     assert found == {"training": [0, 1, 0, 1], "validation": [0, 1], "testing": [0, 1]}
     for item in [item for split in SPLITS for item in content[split]]:
         assert np.asarray(Image.open(folder / item["label"])).any() == item["image_label"]
+
+
+def test_any_share_of_each_split_of_chests_can_be_healthy(tmp_path):
+    options = ["--training", "4", "--testing", "4", "--healthy_share", "0.25", "--healthy_testing", "1"]
+    content = run(tmp_path, *options, phantom="chest_xray", size=SMALL_CHEST)
+    found = {split: [item["image_label"] for item in content[split]] for split in SPLITS}
+    assert found == {"training": [0, 1, 1, 1], "validation": [], "testing": [0, 1, 1, 1, 0]}
+
+
+def test_the_twin_of_a_film_differs_by_its_effusion_alone(tmp_path):
+    run(tmp_path, "--testing", "2", "--twins", phantom="chest_xray", size=SMALL_CHEST)
+    paths = [tmp_path / f"testing_a_001{ending}.png" for ending in ("", "_twin", "_label")]
+    film, twin, label = (np.asarray(Image.open(path)) for path in paths)
+    assert (film[label > 0] != twin[label > 0]).any()
+    np.testing.assert_array_equal(film[label == 0], twin[label == 0])
 
 
 def test_a_film_hangs_with_the_head_up_and_the_patients_right_on_its_left(chests):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ci import bundle_parser
 from common.data.checks import FILM_AFFINE
-from common.phantoms.__main__ import chest_xray
+from common.phantoms.__main__ import write_phantoms
 
 LAYERS = ("wolleb_anomaly", "inference", "chexpert")
 
@@ -67,7 +67,7 @@ def test_films_of_all_formats_are_done_on_their_own_grid_and_bad_ones_are_named(
 @pytest.mark.slow
 def test_classes_of_films_are_enough_to_train_and_to_evaluate(tmp_path):
     data = tmp_path / "films"
-    chest_xray(str(data), training=4, validation=2, testing=4, shape=(40, 48), spacing=(8.0, 8.0))
+    write_phantoms("chest_xray", str(data), training=4, validation=2, testing=4, shape=(40, 48), spacing=(8.0, 8.0))
     labelled = json.loads((data / "dataset.json").read_text())
     splits = ("training", "validation", "testing")
     tagged = {split: [{k: v for k, v in item.items() if k != "label"} for item in labelled[split]] for split in splits}
