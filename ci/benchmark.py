@@ -24,6 +24,7 @@ from common.samplers.repaint import jump_schedule, repaint
 from common.schedulers import NoiseSchedule
 
 from . import bundle_parser
+from .timing import synchronise, time_of
 
 
 class Stopwatch:
@@ -165,13 +166,13 @@ def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
 
     with torch.no_grad():
         twice = torch.cat([image, image])
-        both = _seconds(lambda: mixed(twice, torch.cat([t, t]), torch.cat([shares, shares])), 5)
-        one = _seconds(lambda: mixed(image, t, shares), 5)
+        both = time_of(lambda: mixed(twice, torch.cat([t, t]), torch.cat([shares, shares])), 5)
+        one = time_of(lambda: mixed(image, t, shares), 5)
     seconds = {
-        f"CDM, {steps} steps, one draw": _seconds(partial(differ, 0.0), 3),
-        "CG-CDM, the same": _seconds(partial(differ, 10.0), 3),
-        f"CG-Diff, {CG_DIFF_LEVEL} + {CG_DIFF_LEVEL} steps": _seconds(partial(translate, schedule.num_train_timesteps)),
-        "CG-Diff, every fourth of them": _seconds(partial(translate, schedule.num_train_timesteps // 4)),
+        f"CDM, {steps} steps, one draw": time_of(partial(differ, 0.0), 3),
+        "CG-CDM, the same": time_of(partial(differ, 10.0), 3),
+        f"CG-Diff, {CG_DIFF_LEVEL} + {CG_DIFF_LEVEL} steps": time_of(partial(translate, schedule.num_train_timesteps)),
+        "CG-Diff, every fourth of them": time_of(partial(translate, schedule.num_train_timesteps // 4)),
     }
     cdm = next(iter(seconds.values()))
     print(f"device                               {_device(device)}")
@@ -205,7 +206,7 @@ def benchmark_segmentation(parser: ConfigParser, slices: int, size: int, long: b
         conditions, schedule = image.repeat(count, 1, 1, 1), NoiseSchedule(num_inference_steps=steps)
         sample(model, (len(conditions), inferer.num_regions, size, size), schedule, conditions)
 
-    single, batched = members * _seconds(partial(draw, 1), 3), _seconds(partial(draw, members), 3)
+    single, batched = members * time_of(partial(draw, 1), 3), time_of(partial(draw, members), 3)
     print(f"device                               {_device(device)}")
     print(f"slices of {size}x{size} in the batch      {slices}")
     print(f"{members} members in one batch, s             {batched:.1f}, {steps} steps")
@@ -251,24 +252,6 @@ def benchmark(bundle: str, slices: int = 16, size: int = 64, long: bool = False,
     """
     options = {"long": True} if long else {}
     BENCHMARKS[bundle](bundle_parser(bundle, "inference", **settings), slices, size, **options)
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    """Return the time of a call, the best of some."""
-    spent = []
-    for _ in range(repeats):
-        synchronise()
-        start = time.perf_counter()
-        call()
-        synchronise()
-        spent.append(time.perf_counter() - start)
-    return min(spent)
 
 
 def _device(device: torch.device) -> str:

@@ -28,7 +28,7 @@ from common.transforms.adaptive_mask import adaptive_mask
 from common.transforms.intensity import scale_hu
 
 from . import bundle_parser
-from .benchmark import synchronise
+from .timing import synchronise, time_of
 
 MAX_HU_BETWEEN_PRECISIONS = 2.0
 """Mean absolute difference of inpainted pixels that bfloat16 may make with the same draws."""
@@ -41,6 +41,9 @@ BATCHES = (1, 4, 16)
 
 PRECISIONS = (("float32", False, False), ("bfloat16", True, False), ("compiled", True, True))
 """Names, amp and compile."""
+
+_seconds = partial(time_of, repeats=10, warm_up=3)
+"""Of a call, when what it needs is compiled and allocated."""
 
 
 def check_gdpi(parser: ConfigParser, device: torch.device, steps: int) -> bool:
@@ -250,17 +253,6 @@ def gpu_check(bundle: str, steps: int = 50) -> None:
 
 def _slices(volume: object) -> Tensor:
     return torch.as_tensor(volume).movedim(-1, 0)[:, None]
-
-
-def _seconds(call: Callable[[], object], repeats: int = 10) -> float:
-    for _ in range(3):
-        call()
-    synchronise()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    synchronise()
-    return (time.perf_counter() - start) / repeats
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Weights on disk: refusing what does not fit, and writing so that a killed run leaves no half of a file."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
