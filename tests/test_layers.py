@@ -1,6 +1,8 @@
 """Who may import whom."""
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,19 @@ def test_samplers_and_schedulers_need_torch_alone():
     outside = {"torch", "collections", "itertools", "typing", "copy", "math"}
     for path in [ROOT / "common" / "schedulers.py", *(ROOT / "common" / "samplers").glob("*.py")]:
         assert {name.split(".")[0] for name in imports_of(path)[1]} <= outside
+
+
+CALLED = {"PIL": "pillow", "ignite": "pytorch-ignite", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""Packages that are imported under another name."""
+
+
+@pytest.mark.parametrize(("folder", "listed_in"), [("common", "pyproject.toml"), ("ci", "requirements.txt")])
+def test_every_package_that_is_imported_is_declared(folder, listed_in):
+    listed = (ROOT / listed_in).read_text()
+    found = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)[1]}
+    packages = found - set(sys.stdlib_module_names) - {"common", "ci"}
+    missing = {name for name in packages if not re.search(rf"^\W*{CALLED.get(name, name)}\b", listed, re.MULTILINE)}
+    assert not missing
 
 
 def test_bundles_hold_no_python():

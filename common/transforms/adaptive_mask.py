@@ -1,12 +1,10 @@
 """Which pixels of an organ are darker than its median: GDPI's adaptive mask extraction."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
-from monai.utils import convert_to_dst_type, convert_to_numpy, ensure_tuple
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, label, median_filter
 
@@ -94,35 +92,3 @@ def _connectivity(ndim: int) -> NDArray[np.bool_]:
     """Return the eight neighbours within a slice."""
     structure = np.ones((3, 3), dtype=bool)
     return structure if ndim == 2 else np.stack([structure * False, structure, structure * False], axis=-1)
-
-
-class AdaptiveMaskd(MapTransform):
-    """Add the adaptive mask of an image, as ``adaptive_mask``.
-
-    Args:
-        keys: images in HU, shape (1, X, Y) or (1, X, Y, Z).
-        organ_key: mask of the organ, of the same shape.
-        mask_key: where the mask is put.
-        allow_missing_keys: see MONAI.
-        options: arguments of ``adaptive_mask``.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        organ_key: str = "organ",
-        mask_key: str = "hole",
-        allow_missing_keys: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.organ_key, self.mask_key, self.options = organ_key, mask_key, options
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the mask, uint8."""
-        masked = dict(data)
-        for key in self.key_iterator(masked):
-            image, organ = (convert_to_numpy(masked[k])[0] for k in (key, self.organ_key))
-            mask = adaptive_mask(image, organ > 0, **self.options)[None].astype(np.uint8)
-            masked[self.mask_key] = convert_to_dst_type(mask, masked[key], dtype=np.uint8)[0]
-        return masked

@@ -1,4 +1,4 @@
-"""Hounsfield units, attenuation coefficients, MR intensities, and the ranges [-1, 1] and [0, 1] of the networks."""
+"""Hounsfield units, MR intensities, and the ranges [-1, 1] and [0, 1] of the networks."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -11,25 +11,13 @@ from monai.utils import convert_to_numpy
 from torch import Tensor
 
 
-def hu_to_attenuation(hu: Tensor, mu_water: float = 0.192) -> Tensor:
-    """Return the linear attenuation coefficient in 1/cm.
-
-    Args:
-        hu: Hounsfield units.
-        mu_water: of water at the effective energy, 1/cm: 0.192 at 70 keV, 0.206 at 60 keV, 0.1707 at 100 keV.
-    """
-    return mu_water * (1 + hu / 1000)
-
-
-def attenuation_to_hu(mu: Tensor, mu_water: float = 0.192) -> Tensor:
-    """Return Hounsfield units of a linear attenuation coefficient in 1/cm."""
-    return 1000 * (mu / mu_water - 1)
-
-
 def attenuation_window(mu_water: float = 0.192) -> tuple[float, float]:
     """Return the window in HU that is [-1, 1] under GDPI's 4 mu - 1: mu from 0 (no attenuation) to 0.5 per cm.
 
     Source: Shi et al. 2024 (GDPI), section III B, which leaves the energy open.
+
+    Args:
+        mu_water: attenuation of water at the effective energy, 1/cm: 0.192 at 70 keV, 0.206 at 60, 0.1707 at 100.
     """
     return -1000.0, 1000 * (0.5 / mu_water - 1)
 

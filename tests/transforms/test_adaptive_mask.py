@@ -6,9 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import GOLDEN
-from monai.data import MetaTensor
 
-from common.transforms.adaptive_mask import AdaptiveMaskd, adaptive_mask, organ_median, smooth
+from common.transforms.adaptive_mask import adaptive_mask, organ_median, smooth
 
 REAL_CT = Path(os.environ.get("REAL_CT_DIR", "no such folder"))
 """Folder with TotalSegmentator's test CT, ``ct.nii.gz`` and ``organs.nii.gz``, which is not ours to ship."""
@@ -103,13 +102,6 @@ def test_smoothing_keeps_slices_apart(liver):
 def test_several_radii_are_applied_one_after_the_other(liver):
     image, _ = liver
     np.testing.assert_array_equal(smooth(image, [0, 1, 2]), smooth(smooth(image, 1), 2))
-
-
-def test_the_transform_is_the_function(liver):
-    image, organ = liver
-    item = {"image": MetaTensor(image[None]), "organ": MetaTensor(organ[None].astype(np.float32))}
-    hole = AdaptiveMaskd("image", prefilter_radius=1)(item)["hole"]
-    assert np.array_equal(hole[0].numpy() > 0, adaptive_mask(image, organ, prefilter_radius=1))
 
 
 @pytest.mark.skipif(not (REAL_CT / "ct.nii.gz").exists(), reason="no real CT at hand, REAL_CT_DIR is not set")
