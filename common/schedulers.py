@@ -38,6 +38,14 @@ class NoiseSchedule:
 
     Raises:
         ValueError: if N is not in [1, T], no stride gives N steps, or a name is unknown.
+
+    Example:
+        >>> schedule = NoiseSchedule(1000, num_inference_steps=4, spacing="trailing")
+        >>> schedule.timesteps.tolist()
+        [249, 499, 749, 999]
+        >>> image = torch.zeros(2, 1, 8, 8)
+        >>> schedule.add_noise(image, torch.randn_like(image), 3).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(

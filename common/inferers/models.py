@@ -23,6 +23,12 @@ def noise_predictor(
         amp: bfloat16 autocast.
         compile: ``torch.compile`` for it.
         label: class that a class-conditional network is told.
+
+    Example:
+        >>> from monai.networks.nets import DiffusionModelUNet
+        >>> unet = DiffusionModelUNet(3, 1, 1, 1, (8,), (False,), norm_num_groups=4, num_head_channels=8)
+        >>> noise_predictor(unet)(torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, dtype=torch.long)).shape
+        torch.Size([1, 1, 8, 8, 8])
     """
     for weight in network.parameters():
         if weight.ndim in MEMORY_FORMATS:

@@ -29,6 +29,12 @@ class HybridVLBLoss(_Loss):
         rescale: multiply the bound by T / 1000.
         p2_gamma: 0 is the simple loss.
         reduction: ``mean``, or ``none`` for a value an image.
+
+    Example:
+        >>> image = torch.rand(2, 1, 8, 8)
+        >>> target = {"image": image, "noise": torch.randn_like(image), "timesteps": torch.tensor([0, 999])}
+        >>> float(HybridVLBLoss(NoiseSchedule(1000))(target["noise"], target))
+        0.0
     """
 
     def __init__(

@@ -24,6 +24,11 @@ class NetworkParts(nn.Module):
 
     Raises:
         ValueError: if ``main`` is not the name of a network.
+
+    Example:
+        >>> network = NetworkParts("autoencoder", autoencoder=nn.Identity(), classifier=nn.Linear(4, 2))
+        >>> sorted(network.state_dict())
+        ['classifier.bias', 'classifier.weight', 'threshold']
     """
 
     threshold: Tensor

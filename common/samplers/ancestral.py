@@ -81,6 +81,13 @@ def sample(
 
     Returns:
         Images in [-1, 1], of the condition's dtype and device.
+
+    Example:
+        >>> def model(x_t, timesteps):
+        ...     return x_t  # a network's noise prediction, perhaps with the variance as further channels
+        >>> schedule = NoiseSchedule(1000, num_inference_steps=10)
+        >>> sample(model, (2, 1, 8, 8), schedule, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 1, 8, 8])
     """
     first = generator[0] if isinstance(generator, Sequence) else generator
     empty = torch.empty(0, device=None if first is None else first.device) if condition is None else condition

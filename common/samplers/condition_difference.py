@@ -66,6 +66,14 @@ def condition_difference(
     Raises:
         ValueError: if the steps do not fit below ``noise_level``, the schedule has fewer steps than in training,
             ``tau`` is not in [0, 1), or a class or mode is unknown.
+
+    Example:
+        >>> def model(x_t, timesteps, condition):
+        ...     return 0.1 * condition[:, 1].view(-1, 1, 1, 1) * torch.ones_like(x_t)  # class 1 has noise of its own
+        >>> image = torch.zeros(1, 1, 8, 8)
+        >>> difference = condition_difference(model, image, NoiseSchedule(1000), noise_level=50, num_steps=10)
+        >>> bool(difference.abs().min() > 0)
+        True
     """
     _check(schedule, noise_level, num_steps, tau, classes, num_classes, index_mode)
     schedule = schedule.like(image)

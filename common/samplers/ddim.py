@@ -100,6 +100,14 @@ def encode(
 
     Raises:
         ValueError: if a noise level lies outside the schedule, or a mode is unknown.
+
+    Example:
+        >>> def model(x_t, timesteps):
+        ...     return 0 * x_t  # a network's noise prediction
+        >>> schedule = NoiseSchedule(1000, num_inference_steps=100, spacing="trailing")
+        >>> low, high = encode(model, torch.ones(1, 1, 8, 8), schedule, [200, 500])
+        >>> bool((low > high).all())
+        True
     """
     noise_levels = [noise_level] if isinstance(noise_level, int) else noise_level
     last_levels = [encoding_levels(steps_below(n, schedule, index_mode), index_mode)[-1] for n in noise_levels]
@@ -150,6 +158,13 @@ def decode(
 
     Raises:
         ValueError: if the noise level lies outside the schedule, or a mode is unknown.
+
+    Example:
+        >>> def model(x_t, timesteps):
+        ...     return 0 * x_t  # a network's noise prediction
+        >>> schedule, image = NoiseSchedule(1000), torch.rand(1, 1, 8, 8)
+        >>> torch.allclose(decode(model, encode(model, image, schedule, 500), schedule, 500), image, atol=1e-4)
+        True
     """
     levels = decoding_levels(steps_below(noise_level, schedule, index_mode), index_mode)
     guides = [guidance] if callable(guidance) else list(guidance or ())

@@ -27,6 +27,14 @@ def classifier_guidance(classifier: NoisyImageModel, target: int | Tensor, scale
         classifier: gives logits, shape (B, classes).
         target: class, or one for each image, shape (B,).
         scale: s in the paper.
+
+    Example:
+        >>> def classifier(x_t, timesteps):
+        ...     brightness = x_t.flatten(1).mean(1)
+        ...     return torch.stack([-brightness, brightness], 1)  # class 1 is bright
+        >>> guide = classifier_guidance(classifier, target=1, scale=100.0)
+        >>> bool((guide(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)) > 0).all())
+        True
     """
 
     def log_probability(x_t: Tensor, timesteps: Tensor) -> Tensor:

@@ -27,6 +27,10 @@ def jump_schedule(num_inference_steps: int, jump_length: int, num_resamples: int
 
     Raises:
         ValueError: if one of them is below 1.
+
+    Example:
+        >>> jump_schedule(4, jump_length=2, num_resamples=2)
+        [3, 2, 1, 0, 1, 2, 1, 0, -1]
     """
     if min(num_inference_steps, jump_length, num_resamples) < 1:
         raise ValueError(
@@ -74,6 +78,15 @@ def repaint(
 
     Returns:
         Filled images, of the shape, dtype and device of ``image``.
+
+    Example:
+        >>> def model(x_t, timesteps):
+        ...     return x_t  # a network's noise prediction
+        >>> image, hole = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        >>> hole[..., 2:4, 2:4] = True
+        >>> filled = repaint(model, image, hole, NoiseSchedule(1000, num_inference_steps=5), 1, 2)
+        >>> bool((filled == image)[~hole].all())
+        True
     """
     schedule = schedule.like(image)
     levels = jump_schedule(len(schedule), jump_length, num_resamples)
