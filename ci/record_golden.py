@@ -34,7 +34,7 @@ def record(src: str) -> None:
     _write(
         "noise_schedules.json",
         {
-            name: noise[name]
+            name.removeprefix("gdpi_"): noise[name]
             for name in (
                 "difftumor_cosine_T4",
                 "gdpi_linear_T1000_respaced250",

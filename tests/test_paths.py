@@ -20,25 +20,27 @@ def bundle_root_of_a_copy_in(folder):
 
 
 def test_in_the_repository_a_bundle_lies_in_bundles():
-    assert paths.bundle_root("gdpi") == str(ROOT / "bundles" / "gdpi")
+    assert paths.bundle_root("some_bundle") == str(ROOT / "bundles" / "some_bundle")
 
 
 def test_a_clone_answers_with_its_own_bundles(tmp_path):
-    assert bundle_root_of_a_copy_in(tmp_path / "clone")("gdpi") == str(tmp_path / "clone" / "bundles" / "gdpi")
+    assert bundle_root_of_a_copy_in(tmp_path / "clone")("some_bundle") == str(
+        tmp_path / "clone" / "bundles" / "some_bundle"
+    )
 
 
 def test_packed_into_a_bundle_it_answers_with_that_bundle(tmp_path):
-    assert bundle_root_of_a_copy_in(tmp_path / "x" / "scripts")("gdpi") == str(tmp_path / "x")
+    assert bundle_root_of_a_copy_in(tmp_path / "x" / "scripts")("some_bundle") == str(tmp_path / "x")
 
 
 def test_a_packed_bundle_may_have_any_name(tmp_path):
-    folder = tmp_path / "gdpi v1.0 für Anna"
-    assert bundle_root_of_a_copy_in(folder / "scripts")("gdpi") == str(folder)
+    folder = tmp_path / "bundle v1.0 für Anna"
+    assert bundle_root_of_a_copy_in(folder / "scripts")("some_bundle") == str(folder)
 
 
 @pytest.mark.parametrize("layout", [".", "scripts"])
 def test_the_working_directory_does_not_matter(tmp_path, monkeypatch, layout):
     bundle_root = bundle_root_of_a_copy_in(tmp_path / layout)
-    before = bundle_root("gdpi")
+    before = bundle_root("some_bundle")
     monkeypatch.chdir(tmp_path.parent)
-    assert bundle_root("gdpi") == before
+    assert bundle_root("some_bundle") == before

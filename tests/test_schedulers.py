@@ -19,7 +19,7 @@ def test_alpha_bar_equals_guided_diffusion(kind, length):
 
 
 def test_250_of_1000_equals_guided_diffusion():
-    recorded = NOISE["gdpi_linear_T1000_respaced250"]
+    recorded = NOISE["linear_T1000_respaced250"]
     schedule = NoiseSchedule(1000, num_inference_steps=250)
     assert schedule.timesteps.tolist() == recorded["timestep_map"]
     np.testing.assert_allclose(schedule.betas, recorded["betas"], rtol=1e-10)

@@ -17,7 +17,7 @@ from common.transforms.intensity import (
     unscale_hu,
 )
 
-RECORDED = json.loads((GOLDEN / "noise_schedules.json").read_text())["gdpi_normalisation_4mu_minus_1_mu_per_cm"]
+RECORDED = json.loads((GOLDEN / "noise_schedules.json").read_text())["normalisation_4mu_minus_1_mu_per_cm"]
 
 
 @pytest.mark.parametrize("mu_water", RECORDED)
