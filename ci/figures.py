@@ -13,6 +13,7 @@ from typing import Any
 import fire
 
 from . import ROOT, bundle_parser
+from .recipes import bundle_names
 
 COUNTED = ("train", "baselines", "multi_gpu_train")
 """Configs whose values are counted."""
@@ -23,7 +24,7 @@ EXECUTABLE = ("ci", "common", "tests")
 
 def figures() -> None:
     """Print lines and values of the configs, in how many files a bundle is named, and how deep its inferer is."""
-    bundles = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/metadata.json"))
+    bundles = [ROOT / "bundles" / name for name in bundle_names()]
     configs = sorted(ROOT.glob("bundles/*/configs/*.json"))
     lines, repeated = config_lines(configs)
     longest = max(len(line) for config in configs for line in config.read_text().splitlines())

@@ -1,49 +1,46 @@
 """Runs of bundles as their users start them, in processes of their own."""
 
+import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-FAST = {
-    "gdpi": {
-        "inference": {"num_inference_steps": 2, "jump_length": 1, "num_resamples": 1, "num_samples": 1},
-        "train": {"organ_max_epochs": 1, "max_epochs": 1, "task_interval": 1, "num_inference_steps": 4}
-        | {"task_inference_steps": 2, "jump_length": 2, "num_resamples": 1, "num_samples": 1, "volumes_per_batch": 2},
-        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
-    },
-    "wolleb_anomaly": {
-        "inference": {"num_inference_steps": 8},
-        "train": {f"{part}max_epochs": 1 for part in ("classifier_", "regressor_", "segmenter_", "")}
-        | {"task_interval": 1, "num_inference_steps": 8, "task_inference_steps": 8, "volumes_per_batch": 2},
-        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
-    },
-    "pancreas_anomaly": {
-        "inference": {"num_inference_steps": 4},
-        "train": {f"{part}max_epochs": 1 for part in ("organ_", "classifier_", "")}
-        | {"task_interval": 1, "num_inference_steps": 4, "task_inference_steps": 4, "volumes_per_batch": 2},
-        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
-    },
-    "ensemble_segmentation": {
-        "inference": {"num_inference_steps": 3, "num_samples": 2},
-        "train": {"max_epochs": 1, "task_interval": 1, "task_inference_steps": 2, "volumes_per_batch": 2},
-        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
-    },
-    "cdm": {
-        "inference": {"num_difference_steps": 2},
-        "train": {"classifier_max_epochs": 1, "max_epochs": 1, "task_interval": 1}
-        | {"num_difference_steps": 2, "volumes_per_batch": 2},
-        "baselines": {"max_epochs": 1, "volumes_per_batch": 2},
-    },
-}
-"""Settings that make a run short, by bundle and config."""
+from monai.transforms import SaveImaged
+
+from ci import ROOT, bundle_parser
+from ci.recipes import bundle_names, recipe_of
+
+BUNDLES = bundle_names()
+
+
+def config_of(bundle, name):
+    """Return a config of a bundle as it is written."""
+    return json.loads((ROOT / "bundles" / bundle / "configs" / f"{name}.json").read_text())
+
+
+def stages(bundle):
+    """Return the parts that ``train.json`` trains, the main one last."""
+    config = config_of(bundle, "train")
+    return re.findall(r"@train_(\w+)", json.dumps([config.get("stages"), config["run"]]))
+
+
+def baselines(bundle):
+    """Return the networks that ``baselines.json`` trains."""
+    return {name for name in config_of(bundle, "baselines")["network_def"] if name not in ("_target_", "main")}
+
+
+def outputs(bundle):
+    """Return what is said of a case: the endings of its files."""
+    parser = bundle_parser(bundle, "inference")
+    transforms = parser.get_parsed_content("postprocessing").transforms
+    return [each.saver.folder_layout.postfix for each in transforms if isinstance(each, SaveImaged)]
 
 
 def run_bundle(bundle, *configs, run_id="run", processes=0, cwd=ROOT, root=None, **options):
     """Start ``monai.bundle run`` on configs of a bundle, the first one's fast settings on, and return the process."""
     folder = (root or ROOT / "bundles" / bundle) / "configs"
-    options = FAST[bundle].get(configs[0], {}) | options
+    options = {**recipe_of(bundle).fast.get(configs[0], {}), **options}
     start = [f"--nproc_per_node={processes}", "--master_port=29571"] if processes else []
     command = [
         *([sys.executable, "-m"] + (["torch.distributed.run", *start, "-m"] if processes else [])),

@@ -4,7 +4,6 @@ import ast
 import inspect
 import json
 import re
-from pathlib import Path
 from pydoc import locate
 
 import pytest
@@ -13,11 +12,11 @@ from monai.bundle import ConfigParser, load
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.transforms import LoadImage
 
-from ci import verify_bundle
+from ci import ROOT, verify_bundle
+from ci.recipes import bundle_names, recipe_of
 from common.data.files import CaseReader
 
-ROOT = Path(__file__).parent.parent
-BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+BUNDLES = [ROOT / "bundles" / name for name in bundle_names()]
 CONFIGS = [path for bundle in BUNDLES for path in sorted((bundle / "configs").glob("*.json"))]
 OVERLAYS = {
     "cam": ["inference"],
@@ -207,19 +206,6 @@ def test_overlays_leave_train_and_inference_the_same_network(bundle):
         assert {name: value.shape for name, value in first.items()} == {n: v.shape for n, v in second.items()}
 
 
-@pytest.mark.parametrize(
-    ("bundle", "overlays", "size"),
-    [("wolleb_anomaly", ["paper", "chexpert"], 113_670_786), ("ensemble_segmentation", ["paper"], 113_674_370)],
-)
-def test_the_papers_network_has_the_size_of_that_in_its_program(bundle, overlays, size):
-    """U-Nets of guided-diffusion: of films with two classes, and of a mask beside four sequences."""
-    configs = ROOT / "bundles" / bundle / "configs"
-    with torch.device("meta"):
-        layers = [configs / f"{name}.json" for name in ("train", *overlays)]
-        network = parser_of(*layers).get_parsed_content("network_def")
-    assert sum(p.numel() for p in network.diffusion.parameters()) == size
-
-
 @bundles
 @pytest.mark.parametrize(
     "check",
@@ -264,3 +250,44 @@ def test_monai_loads_the_network_with_its_weights(bundle):
     assert all(
         torch.equal(value, weights[name]) for name, value in network.state_dict().items() if value.isfinite().all()
     )
+
+
+@bundles
+def test_folder_configs_and_metadata_give_the_bundle_one_name(bundle):
+    roots = [
+        config["bundle_root"] for path in (bundle / "configs").glob("*.json") if "bundle_root" in (config := read(path))
+    ]
+    names = {
+        "metadata": read(bundle / "configs" / "metadata.json")["name"],
+        **{str(root): root["bundle"] for root in roots},
+    }
+    assert set(names.values()) == {bundle.name}, names
+
+
+@bundles
+def test_the_recipe_is_of_what_the_metadata_say(bundle):
+    image = read(bundle / "configs" / "metadata.json")["network_data_format"]["inputs"]["image"]
+    assert recipe_of(bundle.name).modality == image["modality"]
+
+
+@bundles
+def test_each_overlay_that_runs_at_once_has_a_recipe(bundle):
+    assert set(recipe_of(bundle.name).overlays) == set(verify_bundle.settings(bundle)[1:])
+
+
+@bundles
+def test_the_recipe_sets_only_keys_that_exist(bundle):
+    for overlay in verify_bundle.settings(bundle):
+        recipe = recipe_of(bundle.name, overlay)
+        for training in recipe.trainings:
+            assert set(training) - {"config"} <= set(read(bundle / "configs" / f"{training['config']}.json"))
+        for config, keys in recipe.fast.items():
+            assert set(keys) <= set(read(bundle / "configs" / f"{config}.json"))
+
+
+@bundles
+def test_the_demo_has_the_cases_that_the_recipe_says(bundle):
+    for overlay in verify_bundle.settings(bundle):
+        demo, sizes = read(bundle / "demo" / overlay / "dataset.json"), recipe_of(bundle.name, overlay).demo
+        there = [len(demo[split]) for split in ("training", "validation", "testing")]
+        assert there == [sizes["training"], sizes["validation"], sizes["testing"] + sizes.get("healthy_testing", 0)]

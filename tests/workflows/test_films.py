@@ -1,4 +1,4 @@
-"""X-rays in the bundle that has an overlay for them: training, inference and evaluation from the command line."""
+"""X-rays in a bundle for films of the chest: training, inference and evaluation from the command line."""
 
 import csv
 import json
@@ -11,10 +11,12 @@ from bundle_runs import assert_done, run_bundle
 from PIL import Image
 
 from ci import bundle_parser
+from ci.recipes import find_bundle
 from common.data.checks import FILM_AFFINE
 from common.phantoms.__main__ import write_phantoms
 
-LAYERS = ("wolleb_anomaly", "inference", "chexpert")
+BUNDLE, *OVERLAYS = filter(None, find_bundle("X-ray", "chest"))
+LAYERS = (BUNDLE, "inference", *OVERLAYS)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_classes_of_films_are_enough_to_train_and_to_evaluate(tmp_path):
     tagged = {split: [{k: v for k, v in item.items() if k != "label"} for item in labelled[split]] for split in splits}
     (data / "dataset.json").write_text(json.dumps(tagged))
     options = {"dataset_dir": data, "model_path": tmp_path / "model.pt"}
-    assert_done(run_bundle("wolleb_anomaly", "train", "chexpert", output_dir=tmp_path / "train", **options))
+    assert_done(run_bundle(BUNDLE, "train", *OVERLAYS, output_dir=tmp_path / "train", **options))
     weights = torch.load(options["model_path"], weights_only=True)
     assert {name.split(".")[0] for name in weights} == {"diffusion", "classifier", "threshold"}
     assert weights["threshold"].isfinite()

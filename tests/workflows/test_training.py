@@ -2,24 +2,9 @@
 
 import pytest
 import torch
-from bundle_runs import ROOT, assert_done, run_bundle
+from bundle_runs import BUNDLES, ROOT, assert_done, baselines, config_of, run_bundle, stages
 
-STAGES = {
-    "gdpi": ("organ", "diffusion"),
-    "wolleb_anomaly": ("classifier", "regressor", "segmenter", "diffusion"),
-    "pancreas_anomaly": ("organ", "classifier", "diffusion"),
-    "ensemble_segmentation": ("diffusion",),
-    "cdm": ("classifier", "diffusion"),
-}
-"""Parts of each bundle's container, the main one last."""
-BASELINES = {
-    "gdpi": {"ae", "vae", "dae"},
-    "wolleb_anomaly": {"vae"},
-    "pancreas_anomaly": {"vae"},
-    "ensemble_segmentation": {"unet", "dropout", "aleatoric", "dynunet"},
-    "cdm": {"unet"},
-}
-bundles = pytest.mark.parametrize("bundle", STAGES)
+bundles = pytest.mark.parametrize("bundle", BUNDLES)
 pytestmark = pytest.mark.slow
 
 
@@ -40,7 +25,7 @@ def equal(these, those):
 def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     model, out = tmp_path / "model.pt", tmp_path / "out"
     options = {"output_dir": out, "model_path": model}
-    *others, main = STAGES[bundle]
+    *others, main = stages(bundle)
     assert_done(run_bundle(bundle, "train", train_parts="all", **options))
     first = parts(model)
     assert set(first) >= {*others, main}
@@ -68,14 +53,14 @@ def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     assert model.read_bytes() == before
     for name in ("per_slice.csv", "per_patient.csv", "summary.csv", "report.html"):
         assert (tmp_path / "eval" / name).stat().st_size > 0
-    if bundle != "ensemble_segmentation":  # its masks begin at a half
+    if "fit_threshold" in config_of(bundle, "evaluate"):
         assert_done(run_bundle(bundle, "inference", "evaluate", fit_threshold=True, **evaluation))
         assert torch.load(model, weights_only=True)["threshold"].isfinite()
 
 
 @bundles
 def test_a_resumed_training_equals_an_unbroken_one(bundle, tmp_path):
-    main = STAGES[bundle][-1]
+    main = stages(bundle)[-1]
     run = {"run_id": f"train_{main}", "max_epochs": 2}
     assert_done(run_bundle(bundle, "train", output_dir=tmp_path / "a", model_path=tmp_path / "a.pt", **run))
     # The first half has the schedule of the whole run, as one that was killed would.
@@ -103,7 +88,7 @@ def test_a_run_that_never_validates_and_weights_of_another_size_are_refused(bund
 def test_two_processes_train_together(bundle, tmp_path):
     options = {"output_dir": tmp_path, "model_path": tmp_path / "model.pt", "train_parts": "all"}
     assert_done(run_bundle(bundle, "train", "multi_gpu_train", processes=2, **options))
-    assert set(parts(tmp_path / "model.pt")) >= set(STAGES[bundle])
+    assert set(parts(tmp_path / "model.pt")) >= set(stages(bundle))
 
 
 @bundles
@@ -111,15 +96,15 @@ def test_mlflow_follows_a_training(bundle, tmp_path):
     pytest.importorskip("mlflow")
     options = {"output_dir": tmp_path, "model_path": tmp_path / "model.pt"}
     root = ROOT / "bundles" / bundle
-    assert_done(
-        run_bundle(bundle, "train", run_id=f"train_{STAGES[bundle][-1]}", cwd=root, tracking="mlflow", **options)
-    )
+    main = stages(bundle)[-1]
+    assert_done(run_bundle(bundle, "train", run_id=f"train_{main}", cwd=root, tracking="mlflow", **options))
     assert list(tmp_path.rglob("mlruns*"))
 
 
 @bundles
 def test_baselines_train(bundle, tmp_path):
     options = {"output_dir": tmp_path, "model_path": tmp_path / "baselines" / "model.pt"}
-    for part in BASELINES[bundle] if bundle == "ensemble_segmentation" else [None]:
-        assert_done(run_bundle(bundle, "baselines", **options, **({"part": part} if part else {})))
-    assert set(parts(options["model_path"])) >= BASELINES[bundle]
+    one_by_one = "part" in config_of(bundle, "baselines")
+    for part in [{"part": name} for name in baselines(bundle)] if one_by_one else [{}]:
+        assert_done(run_bundle(bundle, "baselines", **options, **part))
+    assert set(parts(options["model_path"])) >= baselines(bundle)

@@ -1,0 +1,65 @@
+"""What commands and tests need to know of a bundle, and its configs do not say: its ``recipe.json``."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from . import ROOT
+
+
+class Recipe(NamedTuple):
+    """How a bundle, or an overlay with weights of its own, is made and tried; an archive does without it.
+
+    Attributes:
+        modality: ``CT``, ``MR`` or ``X-ray``.
+        body: part of the body that is shown.
+        phantom: of ``common.phantoms``, what draws it.
+        demo: options of the data set in ``demo/``.
+        data: options of the data set that the weights are trained on; its patients are not those of the tests.
+        trainings: in the order they are run, each the name of a ``config`` and its options.
+        fast: keys that make a run short, by config.
+        overlays: recipes of overlays, by name.
+    """
+
+    modality: str
+    body: str
+    phantom: str
+    demo: Mapping[str, Any]
+    data: Mapping[str, Any]
+    trainings: Sequence[Mapping[str, Any]]
+    fast: Mapping[str, Mapping[str, Any]] = {}
+    overlays: Mapping[str, Mapping[str, Any]] = {}
+
+
+def bundle_names() -> list[str]:
+    """Return the names of all folders in ``bundles/`` that are bundles."""
+    return sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
+
+
+def recipe_of(bundle: str, overlay: str = "") -> Recipe:
+    """Return the recipe of a bundle, or of its overlay.
+
+    Raises:
+        ValueError: if the overlay has none.
+    """
+    recipe = Recipe(**json.loads((ROOT / "bundles" / bundle / "recipe.json").read_text()))
+    if not overlay:
+        return recipe
+    if overlay not in recipe.overlays:
+        there = ", ".join(recipe.overlays) or "none"
+        raise ValueError(f"expected an overlay of {bundle} that has a recipe, one of {there}, got {overlay}.")
+    return Recipe(**recipe.overlays[overlay])
+
+
+def find_bundle(modality: str, body: str) -> tuple[str, str]:
+    """Return a bundle for images of a kind, and the overlay that makes it one, empty where it is one without.
+
+    Raises:
+        LookupError: if there is no such bundle.
+    """
+    for bundle in bundle_names():
+        for overlay in ("", *recipe_of(bundle).overlays):
+            recipe = recipe_of(bundle, overlay)
+            if (recipe.modality, recipe.body) == (modality, body):
+                return bundle, overlay
+    raise LookupError(f"expected a bundle for {modality} of the {body}, found none.")
