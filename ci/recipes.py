@@ -16,6 +16,7 @@ class Recipe(NamedTuple):
         phantom: of ``common.phantoms``, what draws it.
         demo: options of the data set in ``demo/``.
         data: options of the data set that the weights are trained on; its patients are not those of the tests.
+        real: ``fractions`` and ``seed`` of the split of real data, where the weights may learn from such.
         trainings: in the order they are run, each the name of a ``config`` and its options.
         fast: keys that make a run short, by config.
         overlays: recipes of overlays, by name.
@@ -27,6 +28,7 @@ class Recipe(NamedTuple):
     demo: Mapping[str, Any]
     data: Mapping[str, Any]
     trainings: Sequence[Mapping[str, Any]]
+    real: Mapping[str, Any] = {}
     fast: Mapping[str, Mapping[str, Any]] = {}
     overlays: Mapping[str, Mapping[str, Any]] = {}
 
