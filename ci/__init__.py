@@ -1,5 +1,8 @@
 """What a maintainer runs."""
 
+import subprocess
+import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,5 +15,16 @@ def bundle_parser(bundle: str, *configs: str, **settings: Any) -> ConfigParser:
     """Return the parser of a bundle's configs, later ones over earlier ones, and settings over all of them."""
     parser = ConfigParser()
     parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{config}.json") for config in configs])
-    parser.update(settings)
+    parser.update(deepcopy(settings))  # a nested id writes into what an id above it was set to
     return parser
+
+
+def run_module(module: str, *words: object, **options: object) -> None:
+    """Run ``python -m`` in the repository, and say so.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails.
+    """
+    arguments = [*map(str, words), *(f"--{name}={value}" for name, value in options.items())]
+    print(" ".join(["python -m", module, *arguments]), flush=True)
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)

@@ -19,6 +19,8 @@ class Recipe(NamedTuple):
         real: ``fractions`` and ``seed`` of the split of real data, where the weights may learn from such.
         trainings: in the order they are run, each the name of a ``config`` and its options.
         fast: keys that make a run short, by config.
+        study: its ``kind``, options of the ``patients`` that are drawn for it, and what the plan of that kind has, see
+            ``common.studies``.
         overlays: recipes of overlays, by name.
     """
 
@@ -30,6 +32,7 @@ class Recipe(NamedTuple):
     trainings: Sequence[Mapping[str, Any]]
     real: Mapping[str, Any] = {}
     fast: Mapping[str, Mapping[str, Any]] = {}
+    study: Mapping[str, Any] = {}
     overlays: Mapping[str, Mapping[str, Any]] = {}
 
 

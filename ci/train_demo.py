@@ -6,8 +6,6 @@ Everything comes from ``common.phantoms`` and the bundle's own configs; sizes an
 """
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ import fire
 from common.data.cases import list_cases
 from common.data.prepare import PARTS, split_patients
 
-from . import ROOT
+from . import ROOT, run_module
 from .recipes import recipe_of
 
 
@@ -53,11 +51,11 @@ def train_demo(
             path.unlink()
     for folder, sizes in ((demo, recipe.demo), (work / "data", recipe.data)):
         if not (folder / "dataset.json").is_file():
-            _python("common.phantoms", recipe.phantom, dst=folder, num_workers=num_workers, **sizes)
+            run_module("common.phantoms", recipe.phantom, dst=folder, num_workers=num_workers, **sizes)
     for training in recipe.trainings:
         config, options = training["config"], {name: value for name, value in training.items() if name != "config"}
         configs = [config, overlay] if overlay else [config]
-        _python(
+        run_module(
             "monai.bundle",
             "run",
             config_file=[str(root / "configs" / f"{layer}.json") for layer in configs],
@@ -93,12 +91,6 @@ def split_anew(src: Path, dst: Path, fractions: Sequence[float], seed: int) -> N
     content |= {part: [item for item in items if part_of[item["patient"]] == part] for part in PARTS}
     dst.mkdir(parents=True, exist_ok=True)
     (dst / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _python(module: str, *names: str, **options: object) -> None:
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    print(" ".join(["python -m", module, *names, *arguments]), flush=True)
-    subprocess.run([sys.executable, "-m", module, *names, *arguments], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

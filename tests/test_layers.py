@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "handlers": {"files", "metrics", "checkpoints", "report"},
     "training": {"checkpoints", "handlers", "report", "transforms"},
     "evaluation": {"files"},
-    "sweeps": {"files", "metrics", "checkpoints", "report", "handlers", "transforms"},
+    "studies": {"files", "metrics", "checkpoints", "report", "handlers", "transforms"},
 }
 MODULES = sorted((ROOT / "common").rglob("*.py"))
 

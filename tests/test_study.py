@@ -1,75 +1,58 @@
-"""Each row of a study is something that can be run, and its numbers are those of the metrics."""
+"""What a bundle's recipe wants compared can be made."""
 
-import numpy as np
+from functools import partial
+
 import pytest
-import torch
-from monai.utils import ensure_tuple
 
 from ci import bundle_parser
-from ci.study.answers import Case
-from ci.study.detection import STUDIES
-from ci.study.segmentation import compare, rows_of, segmenters
-from ci.study.tables import on_page
-from common.metrics.segmentation import examine_sizes, summarise_sizes
+from ci.recipes import bundle_names, recipe_of
+from ci.study import KINDS
+from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
+from common.studies.plan import methods
+from common.studies.segmentation import SegmentationPlan, draws_of
 
-METHODS = segmenters("ensemble_segmentation", 10)
+STUDIES = {name: dict(recipe_of(name).study) for name in bundle_names()}
+
+
+def of_kind(kind):
+    return [name for name, study in STUDIES.items() if study["kind"] == kind]
+
+
+def plan_of(bundle, kind):
+    return kind(**{key: value for key, value in STUDIES[bundle].items() if key not in ("kind", "patients")})
 
 
 @pytest.mark.parametrize("bundle", STUDIES)
-def test_every_row_and_every_setting_can_be_made(bundle):
-    plan = STUDIES[bundle]
-    radius = list(ensure_tuple(bundle_parser(bundle, "inference").get_parsed_content("median_radius")))
-    for method in [*plan.methods(radius), *plan.tuning()]:
-        parser = bundle_parser(bundle, method.config, **plan.answer_settings, **method.settings)
-        assert callable(parser.get_parsed_content(method.inferer)), method
+def test_each_bundle_has_a_study_of_a_kind_that_is_known(bundle):
+    assert STUDIES[bundle]["kind"] in KINDS
+    assert STUDIES[bundle]["patients"]["testing"] > 0
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_segmenter_can_be_made(name):
-    source = METHODS[name].source
-    inferer = bundle_parser(source.bundle, source.config, **source.settings).get_parsed_content(source.inferer)
-    assert inferer.with_members
-    assert (inferer.num_samples > 1) == (METHODS[name].members > 1)
+@pytest.mark.parametrize("bundle", STUDIES)
+def test_it_is_known_where_scores_count(bundle):
+    parser = bundle_parser(bundle, "inference", region=STUDIES[bundle]["region"])
+    assert callable(parser.get_parsed_content("region"))
 
 
-@pytest.fixture
-def cases():
-    truth = np.zeros((8, 8, 2), dtype=bool)
-    truth[2:6, 2:6] = True
-    organ, image = np.ones_like(truth), np.zeros(truth.shape, np.float32)
-    return [Case(name, torch.zeros(1), image, organ, truth, [3.0, 3.0, 12.0]) for name in "abc"]
+@pytest.mark.parametrize("bundle", of_kind("detection"))
+def test_every_row_and_every_setting_of_anomaly_maps_can_be_made(bundle):
+    plan = plan_of(bundle, DetectionPlan)
+    for method in methods([*plan.rows, *plan.tuning], plan.shared):
+        parser = bundle_parser(bundle, method.config, **{**BEFORE_THE_FILTER, **method.settings})
+        assert parser.get_parsed_content(method.inferer).median_radius == 0, method
 
 
-def members(cases, count=10):
-    """Return draws that miss one row of the tumour each, another each time."""
-    made = []
-    for case in cases:
-        drawn = np.repeat(case.truth[None].astype(np.float32), count, axis=0)
-        for number in range(count):
-            drawn[number, 2 + number % 4] = 0
-        made.append(drawn)
-    return made
+@pytest.mark.parametrize("bundle", of_kind("detection"))
+def test_a_row_is_compared_with_one_that_there_is(bundle):
+    plan = plan_of(bundle, DetectionPlan)
+    names = {method.name for method in methods(plan.rows, plan.shared)}
+    assert {method.against for method in methods(plan.rows, plan.shared)} <= names | {""}
 
 
-def test_an_ensemble_is_ahead_of_its_single_runs(cases):
-    drawn = {name: members(cases, method.members) for name, method in METHODS.items()}
-    found = rows_of(METHODS, drawn, cases)
-    assert len(found["one run"]) == 5
-    table = {row["method"]: row for row in compare(found)}
-    single = 2 * 12 / (12 + 16)
-    assert table["ensemble"]["dice"] == 1
-    assert table["one run"]["dice"] == pytest.approx(single)
-    assert table["one run"]["dice_difference"] == table["one run"]["dice_difference_low"] == pytest.approx(1 - single)
-    for name in ("one run", "U-Net (SegNet's place)"):
-        assert np.isnan(table[name]["errors_auroc"])
-    assert table["ensemble"]["retention_area"] == 0
-    assert table["ensemble"]["dice_difference"] == 0
-    assert "dice low" not in on_page(table["ensemble"])
-
-
-def test_dice_grows_with_the_members(cases):
-    pairs = zip(members(cases), cases, strict=True)
-    rows = summarise_sizes([examine_sizes(m, c.organ, c.truth, c.spacing_mm) for m, c in pairs])
-    assert [row["members"] for row in rows] == [1, 2, 3, 5, 7, 10]
-    assert rows[0]["dice"] < rows[3]["dice"] == 1
-    assert rows[0]["dice_std"] == pytest.approx(0)
+@pytest.mark.parametrize("bundle", of_kind("segmentation"))
+def test_every_segmenter_can_be_made(bundle, tmp_path):
+    compared = methods(plan_of(bundle, SegmentationPlan).rows)
+    for draws in draws_of(partial(bundle_parser, bundle), compared, tmp_path, 10):
+        inferer = draws.members.parser.get_parsed_content(draws.members.inferer_id)
+        assert inferer.with_members
+        assert (inferer.num_samples > 1) == (draws.compared > 1)

@@ -13,7 +13,7 @@ from common.networks.parts import NetworkParts
 from common.report.figures import Display
 from common.samplers.guidance import classifier_guidance
 from common.schedulers import NoiseSchedule
-from common.sweeps import sweep, varied
+from common.studies.sweep import sweep, varied
 
 
 class Standard(nn.Module):

@@ -1,8 +1,9 @@
 """Numbers with their intervals on pages."""
 
-from common.metrics.statistics import Row
+from ..metrics.statistics import Row
 
 NUM_BOOTSTRAPS = 1000
+"""Of the intervals of a study."""
 
 
 def on_page(row: Row) -> Row:

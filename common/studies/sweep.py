@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
+from torch.utils.data import Subset
 
-from .checkpoints import load_parts
-from .files import write_csv
-from .handlers.output import spacing_mm
-from .metrics.detection import CaseRecord, average_otsu, dice_at, examine_case, slice_mean
-from .metrics.pixels import PooledCounts
-from .metrics.statistics import Row, with_all_columns
-from .report.figures import Display, Panel, box_around, panel_grid, png
-from .report.page import Picture, Section, versions, write_page
-from .transforms.grid import pixel_size_mm
+from ..checkpoints import load_parts
+from ..files import write_csv
+from ..handlers.output import spacing_mm
+from ..metrics.detection import CaseRecord, average_otsu, dice_at, examine_case, slice_mean
+from ..metrics.pixels import PooledCounts
+from ..metrics.statistics import Row, with_all_columns
+from ..report.figures import Display, Panel, box_around, panel_grid, png
+from ..report.page import Picture, Section, versions, write_page
+from ..transforms.grid import pixel_size_mm
+from .runner import examined
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Slice(NamedTuple):
 
 @torch.no_grad()
 def sweep(
-    dataset: Sequence[Mapping[str, Any]],
+    dataset: Any,
     inferers: Any,
     network: nn.Module,
     model_path: str,
@@ -80,43 +81,12 @@ def sweep(
     """
     load_parts(network, model_path)
     network.eval()
-    axes = [[tuple(setting.items()) for setting in inferer.settings] for inferer in ensure_tuple(inferers)]
-    records: dict[Setting, list[CaseRecord]] = {setting: [] for settings in axes for setting in settings}
-    largest: Slice | None = None
-    for item in tqdm(dataset, desc="cases"):
-        image, case = item["image"], str(item.get("case", "a case"))
-        truth = np.atleast_3d(item["label"][0].numpy() > 0) if "label" in item else np.zeros((1, 1, 1), dtype=bool)
-        if not truth.any():
-            logger.info(f"{case}: left out, as it has no lesions.")
-            continue
-        volume = convert_to_tensor(image, track_meta=False).float().to(next(network.parameters()).device)
-        found: dict[Setting, list[NDArray[Any]]] = {}
-        for inferer, settings in zip(ensure_tuple(inferers), axes, strict=True):
-            made = inferer.examine_versions(volume, pixel_size_mm(image), network)
-            arrays = [[np.atleast_3d(channel.cpu().numpy()) for channel in version] for version in made]
-            found |= dict(zip(settings, arrays, strict=True))
-            first_mask = inferer.channels.index("mask")
-        organ, probability = arrays[0][first_mask + 1] > 0, arrays[0][first_mask + 2]
-        truth &= organ
-        if not truth.any():
-            logger.info(f"{case}: left out, as its lesions lie beyond the organ that is searched.")
-            continue
-        options: dict[str, Any] = {
-            "spacing_mm": [*spacing_mm(image), 1.0][:3],
-            "lesion_slices_only": True,
-            "otsu": True,
-            "probability": probability,
-            "relative_thresholds": relative_thresholds,
-        }
-        for setting, version in found.items():
-            maps = (version[0], version[first_mask] > 0, organ, truth)
-            records[setting].append(examine_case(case, case, *maps, **options))
-        z = int(truth.sum((0, 1)).argmax())
-        if largest is None or truth[..., z].sum() > largest.truth.sum():
-            seen = np.atleast_3d(volume[display.channel].cpu().numpy())[..., z]
-            shown = {setting: (v[1 + display.channel][..., z], v[0][..., z]) for setting, v in found.items()}
-            largest = Slice(case, seen, organ[..., z], truth[..., z], shown)
-    if largest is None:
+    sources = [Versions(inferer, network, display, relative_thresholds) for inferer in ensure_tuple(inferers)]
+    diseased: Any = Subset(dataset, [index for index, item in enumerate(dataset) if has_lesions(item)])
+    records: dict[Setting, list[CaseRecord]] = {}
+    for _, found in examined((("cases", source) for source in sources), diseased):
+        records |= found
+    if not records:
         raise ValueError("expected a case with lesions at least, got none.")
     rows = with_all_columns([_row(setting, made) for setting, made in records.items()])
     folder = Path(output_dir)
@@ -125,19 +95,84 @@ def sweep(
     if masks:
         write_csv(folder / "thresholds.csv", masks)
     sections = [
-        Section("Settings", [EXPLANATION], rows, [Picture("", png(curves(rows, settings))) for settings in axes]),
+        Section(
+            "Settings", [EXPLANATION], rows, [Picture("", png(curves(rows, source.settings))) for source in sources]
+        ),
         Section("Thresholds", [THRESHOLDS] if masks else [], masks),
         Section(
-            f"One slice of {largest.case}",
+            f"One slice of {sources[0].largest.case}",
             ["Above the changed image, below the map; lime: lesions."],
             pictures=[
-                Picture(words, png(figure)) for settings in axes for words, figure in strips(largest, settings, display)
+                Picture(words, png(figure))
+                for source in sources
+                for words, figure in strips(source.largest, source.settings, display)
             ],
         ),
         Section("Versions", rows=versions()),
     ]
     write_page(folder / "report.html", "Settings compared", sections, notice)
     logger.info(f"report: {folder / 'report.html'}")
+
+
+def has_lesions(item: Mapping[str, Any]) -> bool:
+    """Return whether an item has a label that shows something."""
+    if "label" in item and (item["label"][0] > 0).any():
+        return True
+    logger.info(f"{item.get('case', 'a case')}: left out, as it has no lesions.")
+    return False
+
+
+class Versions:
+    """Examines cases with all settings of an inferer, which share what they can, and keeps the slice of most lesion.
+
+    Args:
+        inferer: a ``TranslationInferer`` with several versions.
+        network: the container.
+        display: how slices are shown.
+        relative_thresholds: see ``sweep``.
+
+    Attributes:
+        settings: of the versions.
+        largest: of the slices that were examined, that with the largest lesions.
+    """
+
+    def __init__(
+        self, inferer: Any, network: nn.Module, display: Display, relative_thresholds: Sequence[float] = ()
+    ) -> None:
+        self.inferer, self.network, self.channel = inferer, network, display.channel
+        self.relative_thresholds = relative_thresholds
+        self.settings: list[Setting] = [tuple(setting.items()) for setting in inferer.settings]
+        nothing = np.zeros((0, 0), dtype=bool)
+        self.largest = Slice("", nothing, nothing, nothing, {})
+
+    def __call__(self, item: Mapping[str, Any]) -> dict[Setting, CaseRecord]:
+        """Return the record of a case by setting; none where all lesions lie beyond the organ."""
+        image, case = item["image"], str(item.get("case", "a case"))
+        volume = convert_to_tensor(image, track_meta=False).float().to(next(self.network.parameters()).device)
+        made = self.inferer.examine_versions(volume, pixel_size_mm(image), self.network)
+        found = [[np.atleast_3d(channel.cpu().numpy()) for channel in version] for version in made]
+        versions, first_mask = dict(zip(self.settings, found, strict=True)), 1 + self.inferer.num_channels
+        organ, probability = found[0][first_mask + 1] > 0, found[0][first_mask + 2]
+        truth = np.atleast_3d(item["label"][0].numpy() > 0) & organ
+        if not truth.any():
+            logger.info(f"{case}: left out, as its lesions lie beyond the organ that is searched.")
+            return {}
+        z = int(truth.sum((0, 1)).argmax())
+        if truth[..., z].sum() > self.largest.truth.sum():
+            seen, own = np.atleast_3d(volume[self.channel].cpu().numpy())[..., z], 1 + self.channel
+            shown = {setting: (version[own][..., z], version[0][..., z]) for setting, version in versions.items()}
+            self.largest = Slice(case, seen, organ[..., z], truth[..., z], shown)
+        options: dict[str, Any] = {
+            "spacing_mm": [*spacing_mm(image), 1.0][:3],
+            "lesion_slices_only": True,
+            "otsu": True,
+            "probability": probability,
+            "relative_thresholds": self.relative_thresholds,
+        }
+        return {
+            setting: examine_case(case, case, version[0], version[first_mask] > 0, organ, truth, **options)
+            for setting, version in versions.items()
+        }
 
 
 EXPLANATION = (

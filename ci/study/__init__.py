@@ -1,1 +1,0 @@
-"""Methods compared with their baselines and controls on phantoms."""

@@ -1,0 +1,1 @@
+"""Settings of inferers on cases, and the tables and pages that compare them."""

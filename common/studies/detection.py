@@ -1,0 +1,336 @@
+"""Anomaly maps compared: a bundle's method, its baselines and controls."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.utils import ensure_tuple
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..files import write_csv
+from ..metrics.detection import CaseRecord, average_otsu, examine_case, slice_mean, summarise
+from ..metrics.intervals import with_interval
+from ..metrics.pixels import Curve, PooledCounts
+from ..metrics.statistics import Row, Statistic, difference, mean_of
+from ..report.figures import Panel, box_around, curves_figure, panel_grid, png
+from ..report.page import Picture, Section, write_page
+from ..transforms.anomaly import smooth_in
+from .answers import Answers
+from .cases import SCANNERS, Case, Configs, display_of, read_cases
+from .plan import Method, methods, rows_of
+from .runner import examined
+from .tables import NUM_BOOTSTRAPS, on_page
+
+THRESHOLDS = ("dice", "otsu")
+NUM_SEEDS = 3
+"""Of what a method draws."""
+
+ANOMALY = 0
+"""Channel of the map."""
+
+BEFORE_THE_FILTER = {"median_radius": 0}
+"""Of the map that is kept; the filters of all rows are tried on it."""
+
+Records = dict[str, list[list[CaseRecord]]]
+"""By row: for each seed the records of all cases."""
+
+
+class DetectionPlan(NamedTuple):
+    """What is compared, and how it is counted.
+
+    Attributes:
+        region: config of where scores count, see ``read_cases``.
+        rows: of the table, see ``methods``; the first is the bundle's default.
+        tuning: rows of settings that are tried on validation patients.
+        shared: settings that several rows have, by name.
+        case_settings: keys of the config that cases are read with.
+        threshold: of masks, on validation patients: of the largest ``dice``, or the mean of their own by ``otsu``.
+        lesion_slices_only: slices without lesions do not count.
+        decimals: of the scores that are counted, so that few differ.
+    """
+
+    region: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    tuning: Sequence[Mapping[str, Any]]
+    shared: Mapping[str, Mapping[str, Any]] = {}
+    case_settings: Mapping[str, Any] = {}
+    threshold: str = "dice"
+    lesion_slices_only: bool = False
+    decimals: int = 3
+
+
+class DetectionStudy:
+    """A plan for a bundle, and a folder.
+
+    Args:
+        configs: of the bundle.
+        plan: what is compared.
+        folder: with the data set of each scanner; answers and tables are written there.
+
+    Raises:
+        ValueError: if the plan's ``threshold`` is none of ``THRESHOLDS``.
+    """
+
+    def __init__(self, configs: Configs, plan: DetectionPlan, folder: Path) -> None:
+        if plan.threshold not in THRESHOLDS:
+            raise ValueError(f"threshold must be one of {', '.join(THRESHOLDS)}, got {plan.threshold!r}.")
+        self.configs, self.plan, self.folder = configs, plan, folder
+        radius = configs("inference").get_parsed_content("median_radius")
+        self.radius, self.otsu = list(ensure_tuple(radius)), plan.threshold == "otsu"
+
+    def cases(self, scanner: str, split: str, count: int | None) -> list[Case]:
+        """Return the first cases of a data set; where slices without lesions do not count, those that have some."""
+        data, plan = self.folder / f"scanner_{scanner}", self.plan
+        read = list(read_cases(self.configs, data, split, plan.region, **plan.case_settings))[:count]
+        return [case for case in read if case.truth.any() or not plan.lesion_slices_only]
+
+    def answers(self, method: Method, split: str, seed: int) -> Answers:
+        """Return what a method answers, before its filter."""
+        folder, drawn = self.folder / "answers" / split, seed if method.drawn else None
+        return Answers(self.configs, method, folder, ANOMALY, BEFORE_THE_FILTER, drawn)
+
+    def examine(
+        self,
+        compared: Sequence[Method],
+        cases: Sequence[Case],
+        split: str,
+        num_seeds: int,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> Records:
+        """Return the records of all rows; without thresholds nothing is in their masks."""
+
+        def sources() -> Iterator[tuple[str, Callable[[Case], dict[str, CaseRecord]]]]:
+            for index, method in enumerate(compared):
+                for seed in range(num_seeds if method.drawn else 1):
+                    answer, rows = self.answers(method, split, seed), rows_of(method, self.radius)
+                    name = f"{split} {index + 1}/{len(compared)} seed {seed}"
+                    yield name, partial(self.record, answer, rows, thresholds or {})
+
+        found: Records = {}
+        for name, records in examined(sources(), cases):
+            for row, of_cases in records.items():
+                found.setdefault(row, []).append(of_cases)
+                print(f"{name} {row}: AP {_pooled(of_cases).curve().average_precision():.3f}", flush=True)
+        return found
+
+    def record(
+        self,
+        answer: Callable[[Case], NDArray[np.float32]],
+        rows: Mapping[str, Sequence[int]],
+        thresholds: Mapping[str, float],
+        case: Case,
+    ) -> dict[str, CaseRecord]:
+        """Return the record of a case for each row, whose filters are tried on the same answer."""
+        only = self.plan.lesion_slices_only
+        options: dict[str, Any] = {"otsu": self.otsu, "lesion_slices_only": only, "overlaps": only}
+        anomaly, records = answer(case), {}
+        for row, radius in rows.items():
+            scores = np.round(smooth_in(case.organ, anomaly, radius), self.plan.decimals)
+            mask = (scores >= thresholds.get(row, np.inf)) & case.organ
+            images = (scores, mask, case.organ, case.truth)
+            records[row] = examine_case(case.name, case.name, *images, case.spacing_mm, **options)
+        return records
+
+    def tune(self, compared: Sequence[Method], cases: Sequence[Case]) -> list[Row]:
+        """Return a row for each setting, on validation patients and without intervals, the best first."""
+        found = self.examine(compared, cases, "validation", 1)
+        rows = [_plain_row(name, records, self.otsu) for name, records in found.items()]
+        return sorted(rows, key=lambda row: -row["ap"])
+
+    def panels(
+        self, compared: Sequence[Method], cases: Sequence[Case], split: str, records: Sequence[CaseRecord]
+    ) -> list[Picture]:
+        """Return the picture of three patients by all methods, as Figures 6 to 11 of Shi et al. 2024."""
+        with_lesions = [index for index, case in enumerate(cases) if case.truth.any()]
+        order = sorted(with_lesions, key=lambda index: -records[index].row["ap"])
+        chosen = dict.fromkeys(order[place] for place in (0, len(order) // 2, -1) if order)  # few patients, fewer rows
+        display, rows = display_of(self.configs), []
+        for index in chosen:
+            case = cases[index]
+            window = display.window_of(case.image)
+            z = int(case.truth.sum((0, 1)).argmax())
+            here: Any = (*box_around(case.organ, margin=4), z)
+            outlines = {"lime": case.truth[here]}
+            row = [Panel(case.name, case.image[here], outlines={"cyan": case.organ[here], **outlines}, window=window)]
+            for method in compared:
+                answer = self.answers(method, split, 0)(case)
+                for name, radius in pictured(method, self.radius).items():
+                    scores = smooth_in(case.organ, answer, radius)
+                    row.append(Panel(name, case.image[here], scores[here], outlines, window, display.map_window))
+            rows.append(row)
+        return [Picture("", png(panel_grid(rows)))] if rows else []
+
+
+def detection_study(
+    name: str,
+    configs: Configs,
+    plan: Mapping[str, Any],
+    folder: Path,
+    num_patients: int | None = None,
+    num_seeds: int = NUM_SEEDS,
+    num_rows: int | None = None,
+    num_bootstraps: int = NUM_BOOTSTRAPS,
+    tune: bool = False,
+) -> None:
+    """Write the tables as CSV, and ``report.html``.
+
+    Args:
+        name: of the bundle.
+        configs: of the bundle.
+        plan: see ``DetectionPlan``.
+        folder: with the data set of each scanner.
+        num_patients: of each split, the first ones; all by default.
+        num_seeds: of what draws.
+        num_rows: entries of the plan, the first ones; all by default.
+        num_bootstraps: of the intervals.
+        tune: compare settings on validation patients instead, without intervals.
+    """
+    study = DetectionStudy(configs, DetectionPlan(**plan), folder)
+    validation = study.cases("a", "validation", num_patients)
+    if tune:
+        rows = study.tune(methods(study.plan.tuning[:num_rows], study.plan.shared), validation)
+        write_csv(folder / "tuning.csv", rows)
+        for row in rows:
+            print("  ".join(f"{value:.3f}" if isinstance(value, float) else f"{value:60s}" for value in row.values()))
+        return
+
+    compared = methods(study.plan.rows[:num_rows], study.plan.shared)
+    fitted = {
+        row: float(np.mean([_fitted(r, study.otsu) for r in records]))
+        for row, records in study.examine(compared, validation, "validation", 1).items()
+    }
+    in_figures = {row for method in compared for row in pictured(method, study.radius)}
+    against = {
+        row: method.against.format(radius=list(radius))
+        for method in compared
+        for row, radius in rows_of(method, study.radius).items()
+        if method.against
+    }
+    sections = []
+    for scanner, meaning in SCANNERS.items():
+        cases = study.cases(scanner, "testing", num_patients)
+        found = study.examine(compared, cases, f"testing_{scanner}", num_seeds, fitted)
+        rows = compare(found, fitted, num_bootstraps)
+        write_csv(folder / f"study_{scanner}.csv", rows)
+        pairs = [
+            {"against": other, **compare({other: found[other], row: found[row]}, fitted, num_bootstraps)[1]}
+            for row, other in against.items()
+            if other in found
+        ]
+        if pairs:
+            write_csv(folder / f"pairs_{scanner}.csv", pairs)
+        default = next(iter(found))
+        sizes = summarise(found[default][0], fitted[default], num_bootstraps)
+        write_csv(folder / f"by_lesion_{scanner}.csv", sizes)
+        curves = {row: _pooled(records[0]).curve() for row, records in found.items() if row in in_figures}
+        sections += [
+            Section(
+                f"Scanner {scanner}: {meaning}",
+                [explanation(len(cases), num_seeds, study.plan.lesion_slices_only)],
+                [on_page(row) for row in rows],
+                [Picture("Seed 0.", png(curves_figure(curves)))],
+            ),
+            Section(
+                f"Scanner {scanner}: pairs; differences are those of the row under 'against' minus this one",
+                rows=[on_page(row) for row in pairs],
+            ),
+            Section(f"Scanner {scanner}: {default} by size of the lesion, seed 0", rows=sizes),
+            Section(
+                f"Scanner {scanner}: maps of all methods",
+                ["The patients of highest, median and lowest AP by the default settings; lime: lesions."],
+                pictures=study.panels(compared, cases, f"testing_{scanner}", found[default][0]),
+            ),
+        ]
+    write_page(folder / "report.html", f"Study of {name} on phantoms", sections, "Synthetic images, no patients.")
+    print(f"report: {folder / 'report.html'}")
+
+
+def explanation(num_patients: int, num_seeds: int, lesion_slices_only: bool) -> str:
+    """Return what is to be known of the table."""
+    return (
+        f"{num_patients} patients, never trained on; all pixels of the organ pooled; mean of {num_seeds} seeds where a "
+        "method draws; 95 % intervals over patients. A difference is that of the first row minus this one, patients "
+        "drawn alike. Thresholds of 'dice' were fitted on validation patients of scanner a."
+        + " Slices without lesions do not count."
+        * lesion_slices_only
+    )
+
+
+def pictured(method: Method, own_radius: Sequence[int]) -> dict[str, Sequence[int]]:
+    """Return the rows of a method that figures have; all of them could not be told apart."""
+    rows = rows_of(method, own_radius)
+    return {row: r for row, r in rows.items() if method.pictured is None or list(r) in method.pictured}
+
+
+def _fitted(records: Sequence[CaseRecord], otsu: bool) -> float:
+    return average_otsu(records) if otsu else _pooled(records).curve().best_dice()[1]
+
+
+def compare(found: Records, thresholds: Mapping[str, float], num_bootstraps: int) -> list[Row]:
+    """Return the table: a row a method, with intervals, and with the difference of the first to it."""
+    patients = [record.patient for record in next(iter(found.values()))[0]]
+    pooled = {row: [_pooled(records) for records in seeds] for row, seeds in found.items()}
+
+    def metrics(row: str) -> dict[str, Statistic]:
+        def over_seeds(metric: Callable[[Curve], float]) -> Statistic:
+            return mean_of([partial(_of_curve, p, metric) for p in pooled[row]])
+
+        return {
+            "auc": over_seeds(Curve.auroc),
+            "ap": over_seeds(Curve.average_precision),
+            "dice": over_seeds(lambda curve: curve.dice_at(thresholds[row])),
+            "dice_best_threshold_of_this_test": over_seeds(lambda curve: curve.best_dice()[0]),
+            **slice_metrics(found[row]),
+        }
+
+    table, default = [], metrics(next(iter(found)))
+    for row in tqdm(found, desc="intervals", leave=False):
+        numbers: Row = {"method": row}
+        own = metrics(row)
+        for name, metric in own.items():
+            numbers |= with_interval(name, metric, patients, num_bootstraps)
+        for name in ("ap", "dice", *slice_metrics(found[row])):
+            ahead = difference(default[name], own[name])
+            numbers |= with_interval(f"{name}_difference", ahead, patients, num_bootstraps)
+        numbers["threshold"] = thresholds[row]
+        normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
+        if normal:
+            areas = [s["organ_pixels"] for s in normal]
+            numbers["normal_slice_mean"] = float(np.average([s["mean_score"] for s in normal], weights=areas))
+            numbers["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
+        table.append(numbers)
+    return table
+
+
+def slice_metrics(seeds: Sequence[Sequence[CaseRecord]]) -> dict[str, Statistic]:
+    """Return what the papers' tables have of slices with lesions; nothing where records have no overlaps."""
+    if "hd95_mm" not in seeds[0][0].slice_rows[0]:
+        return {}
+    keys = {"dice": "dice", "iou": "jaccard", "hd95_mm": "hd95_mm", "dice_own_otsu": "dice_otsu"}
+    return {
+        f"slice_{name}": mean_of([slice_mean(records, key, diseased=True) for records in seeds])
+        for name, key in keys.items()
+    }
+
+
+def _of_curve(pooled: PooledCounts, metric: Callable[[Curve], float], weights: NDArray[np.float64]) -> float:
+    return metric(pooled.curve(weights))
+
+
+def _plain_row(name: str, records: Sequence[Sequence[CaseRecord]], otsu: bool) -> Row:
+    curves = [_pooled(r).curve() for r in records]
+    thresholds = [_fitted(r, otsu) for r in records]
+    return {
+        "settings": name,
+        "ap": float(np.mean([c.average_precision() for c in curves])),
+        "auc": float(np.mean([c.auroc() for c in curves])),
+        "dice": float(np.mean([c.dice_at(t) for c, t in zip(curves, thresholds, strict=True)])),
+        "dice_best_threshold": float(np.mean([c.best_dice()[0] for c in curves])),
+    }
+
+
+def _pooled(records: Sequence[CaseRecord]) -> PooledCounts:
+    return PooledCounts([record.counts for record in records])

@@ -1,0 +1,73 @@
+"""A bundle so small that it is studied in seconds: bright lesions in round heads, and inferers without diffusion."""
+
+from copy import deepcopy
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+HEAD = {"_target_": "common.studies.cases.head", "_mode_": "callable"}
+GRID = {"pixel_mm": 1.0, "patch_size": [16, 16], "normalize": "none", "threshold": 0.5, "seed": "@seed"}
+
+
+def patients(dataset_dir, split):
+    """Return four items, whatever the folder: patient i has a lesion of i pixels squared in slice 1 of 3.
+
+    In slice 0 there is no head.
+    """
+    items = []
+    for number in range(4):
+        image, label = torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16, 3)
+        image[:, 2:14, 2:14, 1:] = 0.4 + 0.1 * torch.rand(12, 12, 2, generator=torch.Generator().manual_seed(number))
+        image[:, 4 : 4 + number, 4 : 4 + number, 1] = 1
+        label[:, 4 : 4 + number, 4 : 4 + number, 1] = 1
+        affine = torch.diag(torch.tensor([1.0, 1, 4, 1], dtype=torch.float64))
+        images = {"image": MetaTensor(image, affine), "label": MetaTensor(label, affine)}
+        items.append({"case": f"{split} {number}", **images})
+    return items
+
+
+def bright_or_dropped():
+    """Return a segmenter of what is bright that forgets pixels while its dropout is on."""
+    network = torch.nn.Sequential(torch.nn.Dropout(0.3), torch.nn.Conv2d(1, 1, 1))
+    torch.nn.init.constant_(network[1].weight, 20)
+    torch.nn.init.constant_(network[1].bias, -15)
+    return network
+
+
+def inferer(name, **options):
+    return {"_target_": f"common.inferers.{name}", **GRID, **options}
+
+
+def small_bundle(folder):
+    """Write weights and return the configs of the bundle, as a study takes them."""
+    translation = {"classifier": None, "median_radius": "@median_radius"}
+    shared = {
+        "device": "$torch.device('cpu')",
+        "imports": ["$import torch"],
+        "model_path": str(folder / "model.pt"),
+        "seed": 0,
+        "median_radius": 1,
+        "num_samples": 5,
+        "network": {"_target_": "common.networks.parts.NetworkParts", "main": "segmenter"}
+        | {"segmenter": {"_target_": "studied.bright_or_dropped"}},
+    }
+    inference = {
+        "dataset_dir": "",
+        "split": "testing",
+        "dataset": {"_target_": "studied.patients", "dataset_dir": "@dataset_dir", "split": "@split"},
+        "inferer": inferer("comparisons.EqualizedInferer", channel=0, **translation),
+        "ensemble": inferer("segmentation.SegmenterEnsembleInferer", dropout=True, part="segmenter")
+        | {"num_samples": "@num_samples"},
+        "display": {"_target_": "common.report.figures.Display", "window": None, "map_window": [0, 1], "unit": "of 1"},
+    }
+    baselines = {"inferer": inferer("comparisons.MedianTranslationInferer", **translation)}
+    configs = {"inference": shared | inference, "baselines": shared | baselines}
+
+    def parser(name, **settings):
+        made = ConfigParser(deepcopy(configs[name]))
+        made.update(settings)
+        return made
+
+    torch.save(parser("inference").get_parsed_content("network").state_dict(), folder / "model.pt")
+    return parser
