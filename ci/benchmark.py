@@ -1,265 +1,216 @@
-"""Time a bundle's inference against itself, ratios from one run: ``python -m ci.benchmark gdpi``."""
+"""Time a bundle's inference against itself, ratios from one run: ``python -m ci.benchmark gdpi``.
+
+What is timed is the inferer that the config makes, on slices of the demonstration; what is compared stands in the
+bundle's recipe.
+"""
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from common.checkpoints import load_parts
-from common.inferers.models import noise_predictor
 from common.metrics.segmentation import examine_segmentation, segmentation_statistics
-from common.samplers.ancestral import sample
-from common.samplers.condition_difference import condition_difference
-from common.samplers.ddim import decode, encode
-from common.samplers.guidance import classifier_guidance
-from common.samplers.repaint import jump_schedule, repaint
-from common.schedulers import NoiseSchedule
+from common.studies.plan import methods
 
 from . import bundle_parser
-from .timing import synchronise, time_of
+from .recipes import recipe_of
+from .timing import synchronise
 
 
 class Stopwatch:
-    """A model that adds up the time it takes.
+    """Adds up the time that a module takes, for its answers and for their gradients, within a ``with`` block.
 
     Args:
-        model: any callable.
+        module: any.
+
+    Attributes:
+        seconds: of all calls.
+        gradient_seconds: of the ways back through them.
+        calls: of the module.
+        images: of all calls.
     """
 
-    def __init__(self, model: Callable[..., Tensor]) -> None:
-        self.model, self.seconds, self.calls = model, 0.0, 0
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.started, self.hooks = module, 0.0, list[RemovableHandle]()
+        self.seconds = self.gradient_seconds = 0.0
+        self.calls = self.images = 0
 
-    def __call__(self, *args: Tensor) -> Tensor:
-        """Call the model."""
+    def __enter__(self) -> Self:
+        """Start to listen."""
+        self.hooks = [
+            self.module.register_forward_pre_hook(self._start),
+            self.module.register_forward_hook(self._answered),
+            self.module.register_full_backward_pre_hook(self._start),
+            self.module.register_full_backward_hook(self._differentiated),
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the module as it was."""
+        for hook in self.hooks:
+            hook.remove()
+
+    def _start(self, module: nn.Module, given: Any) -> None:
         synchronise()
-        start = time.perf_counter()
-        result = self.model(*args)
+        self.started = time.perf_counter()
+
+    def _answered(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        self.seconds += self._elapsed()
+        self.calls, self.images = self.calls + 1, self.images + len(inputs[0])
+
+    def _differentiated(self, module: nn.Module, *gradients: Any) -> None:
+        self.gradient_seconds += self._elapsed()
+
+    def _elapsed(self) -> float:
         synchronise()
-        self.seconds += time.perf_counter() - start
-        self.calls += 1
-        return result
+        return time.perf_counter() - self.started
 
 
-def benchmark_gdpi(parser: ConfigParser, slices: int, size: int) -> None:
-    """Inpaint the same slices in one batch and one at a time.
+class DemoCase(NamedTuple):
+    """Slices of a case of the demonstration, those with the largest lesions first.
 
-    Args:
-        parser: of ``inference.json``.
-        slices: in the batch.
-        size: pixels along X and Y.
+    Attributes:
+        name: of the case.
+        inputs: as the inferer takes them, shape (1, C, X, Y, Z).
+        truth: lesions, bool, shape (X, Y, Z).
+        spacing_mm: of a voxel.
     """
-    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
-    model = noise_predictor(network.diffusion)
-    schedule = NoiseSchedule(num_inference_steps=parser.get_parsed_content("num_inference_steps"))
-    jumps = {name: parser.get_parsed_content(name) for name in ("jump_length", "num_resamples")}
-    levels = jump_schedule(len(schedule), **jumps)
-    image = torch.randn(slices, 1, size, size, device=device).clamp(-1, 1)
-    hole = torch.zeros_like(image, dtype=torch.bool)
-    hole[..., size // 3 : size // 2, size // 3 : size // 2] = True
 
-    def timed(batches: tuple[Tensor, ...]) -> tuple[float, Stopwatch]:
-        watch, start = Stopwatch(model), time.perf_counter()
-        for index, batch in enumerate(batches):
-            repaint(watch, batch, hole[: len(batch)], schedule, generator=_generator(device, index), **jumps)
-        return time.perf_counter() - start, watch
-
-    with torch.no_grad():
-        model(image, torch.zeros(slices, dtype=torch.long, device=device))  # warm-up
-    total, watch = timed((image,))
-    print(f"device                               {_device(device)}")
-    print(f"slices of {size}x{size} in the batch      {slices}")
-    print(f"network calls, of transitions        {watch.calls} of {len(levels) - 1}")
-    print(f"network, ms a call and a slice       {1000 * watch.seconds / watch.calls / slices:.2f}")
-    print(f"loop's overhead, share of network    {100 * (total - watch.seconds) / watch.seconds:.1f} %")
-    single, _ = timed(image.split(1))
-    print(f"slices a second in the batch         {slices / total:.2f}")
-    print(f"against one slice at a time          {slices / single:.2f}, ratio {single / total:.2f}")
-    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
+    name: str
+    inputs: MetaTensor
+    truth: NDArray[np.bool_]
+    spacing_mm: list[float]
 
 
-LEVEL_SHARES, SCALES = (0.5, 0.75, 1.0), (0.0, 30.0, 100.0)
-"""Of the sweep: noise levels as shares of the config's, and guidance scales."""
-
-
-def benchmark_translation(parser: ConfigParser, slices: int, size: int) -> None:
-    """Encode and decode the same slices in one batch and one at a time, and sweep settings with and without sharing.
-
-    Args:
-        parser: of ``inference.json``.
-        slices: in the batch.
-        size: pixels along X and Y; that of the classifier.
-    """
-    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
-    schedule, level = parser.get_parsed_content("schedule"), parser.get_parsed_content("noise_level")
-    scale = parser.get_parsed_content("guidance_scale")
-    model = noise_predictor(network.diffusion, label=0)
-    image = torch.rand(slices, network.diffusion.in_channels, size, size, device=device)
-
-    def translate(
-        batch: Tensor, model: Any, levels: Sequence[int], scales: Sequence[float]
-    ) -> tuple[float, list[Stopwatch]]:
-        watches = [Stopwatch(classifier_guidance(network.classifier, 0, scale)) for scale in scales]
-        start = time.perf_counter()
-        for each, latent in zip(levels, encode(model, batch, schedule, levels), strict=True):
-            for watch in watches:
-                decode(model, latent, schedule, each, [watch])
-        synchronise()
-        return time.perf_counter() - start, watches
-
-    with torch.no_grad():
-        translate(image, model, [level // 10], [scale])  # warm-up
-        watch = Stopwatch(model)
-        total, (guide,) = translate(image, watch, [level], [scale])
-        single = sum(translate(x, model, [level], [scale])[0] for x in image.split(1))
-        levels = [round(level * share) for share in LEVEL_SHARES]
-        shared, _ = translate(image, model, levels, SCALES)
-        alone = sum(translate(image, model, [each], [s])[0] for each in levels for s in SCALES)
-    networks = watch.seconds + guide.seconds
-    print(f"device                               {_device(device)}")
-    print(f"slices of {size}x{size} in the batch      {slices}")
-    print(f"calls of diffusion model and guide   {watch.calls} and {guide.calls}, up to timestep {level}")
-    print(f"diffusion model, ms a call and slice {1000 * watch.seconds / watch.calls / slices:.2f}")
-    print(f"classifier's gradient, the same      {1000 * guide.seconds / guide.calls / slices:.2f}")
-    print(f"loop's overhead, share of networks   {100 * (total - networks) / networks:.1f} %")
-    print(f"seconds a slice in the batch         {total / slices:.2f}")
-    print(f"against one slice at a time          {single / slices:.2f}, ratio {single / total:.2f}")
-    print(f"{len(levels)} levels x {len(SCALES)} scales, one encoding    {shared:.1f} s")
-    print(f"the same, an encoding each           {alone:.1f} s, ratio {alone / shared:.2f}")
-    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
-
-
-CG_DIFF_LEVEL = 400
-"""Q of CG-Diff in Hu et al. 2023."""
-
-
-def benchmark_differences(parser: ConfigParser, slices: int, size: int) -> None:
-    """Compare conditions (CDM) and translate (CG-Diff) on the same slices and the same networks.
-
-    Args:
-        parser: of ``inference.json``.
-        slices: in the batch.
-        size: pixels along X and Y; that of the classifier.
-    """
-    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
-    schedule, level = parser.get_parsed_content("schedule"), parser.get_parsed_content("noise_level")
-    steps, tau = parser.get_parsed_content("num_difference_steps"), parser.get_parsed_content("tau")
-    image = torch.rand(slices, network.diffusion.in_channels, size, size, device=device)
-    mixed, healthy = noise_predictor(network.diffusion), noise_predictor(network.diffusion, label=0)
-    t, shares = torch.full((slices,), level, device=device), torch.ones(slices, 2, device=device) / 2
-
-    def differ(scale: float) -> None:
-        guide = partial(classifier_guidance, network.classifier, scale=scale) if scale else None
-        condition_difference(mixed, image, schedule, level, steps, tau, guide=guide)
-
-    def translate(num_steps: int) -> None:  # CG-Diff, at the paper's noise level
-        respaced = NoiseSchedule(schedule.num_train_timesteps, num_inference_steps=num_steps, spacing="trailing")
-        guides = [classifier_guidance(network.classifier, 0, 100.0)]
-        decode(healthy, encode(healthy, image, respaced, CG_DIFF_LEVEL), respaced, CG_DIFF_LEVEL, guides)
-
-    with torch.no_grad():
-        twice = torch.cat([image, image])
-        both = time_of(lambda: mixed(twice, torch.cat([t, t]), torch.cat([shares, shares])), 5)
-        one = time_of(lambda: mixed(image, t, shares), 5)
-    seconds = {
-        f"CDM, {steps} steps, one draw": time_of(partial(differ, 0.0), 3),
-        "CG-CDM, the same": time_of(partial(differ, 10.0), 3),
-        f"CG-Diff, {CG_DIFF_LEVEL} + {CG_DIFF_LEVEL} steps": time_of(partial(translate, schedule.num_train_timesteps)),
-        "CG-Diff, every fourth of them": time_of(partial(translate, schedule.num_train_timesteps // 4)),
-    }
-    cdm = next(iter(seconds.values()))
-    print(f"device                               {_device(device)}")
-    print(f"slices of {size}x{size} in the batch      {slices}")
-    print(f"both conditions in a call, ratio     {2 * one / both:.2f} times as fast as in two")
-    for name, spent in seconds.items():
-        print(f"{name + ', s a slice':37s}{spent / slices:.3f}, {spent / cdm:.1f} times CDM's")
-    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
-
-
-RESPACED = (20, 50, 250, 1000)
-"""Steps of 1000 that a segmentation is drawn in."""
-
-
-def benchmark_segmentation(parser: ConfigParser, slices: int, size: int, long: bool = False) -> None:
-    """Draw an ensemble in one batch and one member at a time; segment a demonstration case in few and many steps.
-
-    Args:
-        parser: of ``inference.json``.
-        slices: with tumour, of the first testing case; fewer if it has fewer.
-        size: pixels along X and Y.
-        long: also 1000 steps, minutes on a CPU.
-    """
-    device, network = parser.get_parsed_content("device"), parser.get_parsed_content("network").eval()
-    load_parts(network, str(parser.get_parsed_content("model_path")))
-    inferer, members = parser.get_parsed_content("inferer"), parser.get_parsed_content("num_samples")
-    model, steps = noise_predictor(network.diffusion), RESPACED[0]
-    image = torch.rand(slices, inferer.num_channels, size, size, device=device)
-
-    def draw(count: int) -> None:
-        conditions, schedule = image.repeat(count, 1, 1, 1), NoiseSchedule(num_inference_steps=steps)
-        sample(model, (len(conditions), inferer.num_regions, size, size), schedule, conditions)
-
-    single, batched = members * time_of(partial(draw, 1), 3), time_of(partial(draw, members), 3)
-    print(f"device                               {_device(device)}")
-    print(f"slices of {size}x{size} in the batch      {slices}")
-    print(f"{members} members in one batch, s             {batched:.1f}, {steps} steps")
-    print(f"{members} runs, s                             {single:.1f}, ratio {single / batched:.2f}")
-
+def demo_case(parser: ConfigParser, slices: int | None) -> DemoCase:
+    """Return slices of the first testing case, all of them if it has fewer than asked for."""
     item = parser.get_parsed_content("dataset")[0]
-    labels = item["label"][0].numpy() > 0
-    shown = np.argsort(-labels.sum((0, 1)))[:slices]
-    volume, truth = item["image"].as_tensor()[..., shown], labels[..., shown]
+    image, truth = item["image"], item["label"][0].numpy() > 0
+    shown = np.argsort(-truth.sum((0, 1)))[:slices]
+    inputs: Any = MetaTensor(image.as_tensor()[None, ..., shown], affine=image.affine)
+    inputs = inputs.to(parser.get_parsed_content("device"))
+    return DemoCase(str(item["case"]), inputs, truth[..., shown], [float(mm) for mm in image.pixdim])
+
+
+def inferer_of(parser: ConfigParser) -> Any:
+    """Return the inferer of a config, without its progress bar."""
+    inferer = parser.get_parsed_content("inferer")
     inferer.progress = False
-    for count in RESPACED if long else RESPACED[:-1]:
-        inferer.schedule, start = NoiseSchedule(num_inference_steps=count), time.perf_counter()
-        inputs = MetaTensor(volume[None], affine=item["image"].affine).to(device)
-        mean, variance, mask, organ = inferer(inputs, network)[0][:4].cpu().numpy()
-        spent = time.perf_counter() - start
-        maps = (mean, variance, mask > 0, organ > 0, truth)
-        record = examine_segmentation("demo", "demo", *maps, [float(mm) for mm in item["image"].pixdim])
-        found = segmentation_statistics([record])
-        dice, error = (found[name](np.ones(1)) for name in ("Dice, mean of slices", "expected calibration error"))
-        each = spent / volume.shape[-1] / members
-        print(f"{count:4d} steps, s a slice and member     {each:.2f}, Dice {dice:.3f}, calibration error {error:.4f}")
-    print(f"peak memory, MB                      {_peak_memory(device):.0f}")
+    return inferer
 
 
-BENCHMARKS: dict[str, Callable[..., None]] = {
-    "gdpi": benchmark_gdpi,
-    "wolleb_anomaly": benchmark_translation,
-    "pancreas_anomaly": benchmark_translation,
-    "ensemble_segmentation": benchmark_segmentation,
-    "cdm": benchmark_differences,
-}
-
-
-def benchmark(bundle: str, slices: int = 16, size: int = 64, long: bool = False, **settings: Any) -> None:
+def benchmark(bundle: str, slices: int = 16, long: bool = False, **settings: Any) -> None:
     """Print the figures of a bundle.
 
     Args:
         bundle: name of the folder in ``bundles/``.
-        slices: in a batch.
-        size: pixels along X and Y; where there is a classifier, those of ``patch_size``.
-        long: of ``ensemble_segmentation``, also 1000 steps.
+        slices: that are examined, fewer if the case has fewer.
+        long: also compare what takes minutes.
         settings: keys of ``inference.json``.
     """
-    options = {"long": True} if long else {}
-    BENCHMARKS[bundle](bundle_parser(bundle, "inference", **settings), slices, size, **options)
+    configs = partial(bundle_parser, bundle, "inference")
+    parser = configs(**settings)
+    network, device = parser.get_parsed_content("network").eval(), parser.get_parsed_content("device")
+    load_parts(network, str(parser.get_parsed_content("model_path")))
+    case = demo_case(parser, slices)
+    line("device", f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    line(f"slices of {case.name}", str(case.inputs.shape[-1]))
+    split_time(inferer_of(parser), network, case, inferer_of(configs(**{**settings, "slice_batch_size": 1})))
+    recipe = recipe_of(bundle)
+    rows = [row for row in recipe.benchmark if long or not row.get("long", False)]
+    compare(rows, recipe.study.get("shared", {}), lambda more: configs(**{**settings, **more}), network, case)
+    line("peak memory, MB", f"{_peak_memory(device):.0f}")
 
 
-def _device(device: torch.device) -> str:
-    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+def split_time(inferer: Any, network: nn.Module, case: DemoCase, one_by_one: Any) -> None:
+    """Print the time of the networks, what the inferer adds to it, and what batches are worth.
+
+    Args:
+        inferer: that is timed.
+        network: the container.
+        case: that is examined.
+        one_by_one: the same inferer with one slice in a batch.
+    """
+    inferer(case.inputs[..., :1], network)  # warm-up
+    with ExitStack() as listening:
+        watches = {name: listening.enter_context(Stopwatch(part)) for name, part in network.named_children()}
+        watched, _ = timed(inferer, case, network)
+    for name, watch in watches.items():
+        if watch.calls:
+            line(f"calls of {name}", f"{watch.calls}, {1000 * watch.seconds / watch.images:.2f} ms an image")
+        if watch.gradient_seconds:
+            line(f"gradients of {name}", f"{1000 * watch.gradient_seconds / watch.images:.2f} ms an image")
+    networks = sum(watch.seconds + watch.gradient_seconds for watch in watches.values())
+    line("overhead, share of networks", f"{100 * (watched - networks) / networks:.1f} %")
+    total, single = (timed(each, case, network)[0] / case.inputs.shape[-1] for each in (inferer, one_by_one))
+    line("s a slice", f"{total:.3f}")
+    line("s a slice, one at a time", f"{single:.3f}, ratio {single / total:.2f}")
 
 
-def _generator(device: torch.device, seed: int) -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed)
+def compare(
+    rows: Sequence[Mapping[str, Any]],
+    shared: Mapping[str, Mapping[str, Any]],
+    configs: Callable[[Mapping[str, Any]], ConfigParser],
+    network: nn.Module,
+    case: DemoCase,
+) -> None:
+    """Print what settings take, and, where a row asks for them, ``scores`` of what they find.
+
+    Args:
+        rows: of settings, see ``common.studies.plan.methods``; what varies in a row is done one after the other. Scores
+            are those of ``segmentation_statistics``, by what they are called here.
+        shared: settings of the bundle's study, which rows may have by name.
+        configs: (keys that are set) -> parser of the config.
+        network: the container.
+        case: that is examined.
+    """
+    first = 0.0
+    for row in rows:
+        spent, found = 0.0, ""
+        options = {name: value for name, value in row.items() if name not in ("long", "scores")}
+        for method in methods([options], shared):
+            parser = configs(method.settings)
+            inferer = inferer_of(parser)
+            seconds, result = timed(inferer, case, network)
+            spent += seconds / case.inputs.shape[-1] / getattr(inferer, "num_samples", 1)
+            if "scores" in row:
+                statistics = scores(dict(zip(inferer.channels, result.cpu().numpy(), strict=True)), case)
+                found = "".join(f", {name} {statistics[of]:.3f}" for name, of in row["scores"].items())
+        first = first or spent
+        line(row["name"], f"{spent:.3f} s a slice and draw, {spent / first:.2f} times the first{found}")
+
+
+def scores(maps: Mapping[str, NDArray[Any]], case: DemoCase) -> dict[str, float]:
+    """Return the statistics of a segmentation with its uncertainty."""
+    found = (maps["mean"], maps["uncertainty"], maps["mask"] > 0, maps["organ"] > 0, case.truth)
+    record = examine_segmentation(case.name, case.name, *found, case.spacing_mm)
+    return {name: number(np.ones(1)) for name, number in segmentation_statistics([record]).items()}
+
+
+def line(name: str, value: str) -> None:
+    """Print a figure under its name."""
+    print(f"{name:36s} {value}", flush=True)
+
+
+def timed(inferer: Any, case: DemoCase, network: nn.Module) -> tuple[float, Tensor]:
+    """Return the time that an inferer takes for a case, and its channels."""
+    synchronise()
+    start = time.perf_counter()
+    result = inferer(case.inputs, network)[0]
+    synchronise()
+    return time.perf_counter() - start, result
 
 
 def _peak_memory(device: torch.device) -> float:

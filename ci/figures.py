@@ -40,9 +40,9 @@ def figures() -> None:
     largest = max(values["train"], key=values["train"].__getitem__)
     print(f"longest train.json: {values['train'][largest]} values, of {largest}")
     for bundle in bundles:
-        code = named_in_code(bundle.name)
-        print(f"{bundle.name}: named in {len(named_in(bundle.name))} files outside its folder; in executable code of")
-        print(f"    {len(code)}: {', '.join(code)}")
+        files, code = named_in(bundle.name), named_in_code(bundle.name)
+        print(f"{bundle.name}: named in {len(files)} files outside its folder, in executable code of {len(code)}:")
+        print(f"    {', '.join(code) or 'none'}")
         target, levels, keywords, shown = inferer_size(bundle)
         print(f"    {target}: {levels} levels, {keywords} keywords, {shown} of them in its signature")
 

@@ -21,6 +21,9 @@ class Recipe(NamedTuple):
         fast: keys that make a run short, by config.
         study: its ``kind``, options of the ``patients`` that are drawn for it, and what the plan of that kind has, see
             ``common.studies``.
+        benchmark: settings that ``ci.benchmark`` compares; ``long`` ones take minutes.
+        gpu_check: ``settings`` of the inferer at the paper's size, which cost less than the paper's own and find
+            something to do in the demonstration, and options of its ``gates``, see ``ci.gpu_check``.
         overlays: recipes of overlays, by name.
     """
 
@@ -33,6 +36,8 @@ class Recipe(NamedTuple):
     real: Mapping[str, Any] = {}
     fast: Mapping[str, Mapping[str, Any]] = {}
     study: Mapping[str, Any] = {}
+    benchmark: Sequence[Mapping[str, Any]] = ()
+    gpu_check: Mapping[str, Mapping[str, Any]] = {}
     overlays: Mapping[str, Mapping[str, Any]] = {}
 
 

@@ -8,15 +8,17 @@ from monai.data import MetaTensor
 
 HEAD = {"_target_": "common.studies.cases.head", "_mode_": "callable"}
 GRID = {"pixel_mm": 1.0, "patch_size": [16, 16], "normalize": "none", "threshold": 0.5, "seed": "@seed"}
+CHANNELS = ["mean", "uncertainty", "mask", "organ"]
+SPLIT = {"_target_": "common.transforms.channels.SplitChannelsd", "keys": "pred", "names": CHANNELS}
 
 
-def patients(dataset_dir, split):
-    """Return four items, whatever the folder: patient i has a lesion of i pixels squared in slice 1 of 3.
+def patients(dataset_dir, split, first=0):
+    """Return four items, whatever the folder, or the last of them: patient i has a lesion of i x i pixels in slice 1.
 
-    In slice 0 there is no head.
+    There are three slices; in slice 0 there is no head.
     """
     items = []
-    for number in range(4):
+    for number in range(first, 4):
         image, label = torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16, 3)
         image[:, 2:14, 2:14, 1:] = 0.4 + 0.1 * torch.rand(12, 12, 2, generator=torch.Generator().manual_seed(number))
         image[:, 4 : 4 + number, 4 : 4 + number, 1] = 1
@@ -39,6 +41,9 @@ def inferer(name, **options):
     return {"_target_": f"common.inferers.{name}", **GRID, **options}
 
 
+ENSEMBLE = inferer("segmentation.SegmenterEnsembleInferer", dropout=True, part="segmenter", num_samples="@num_samples")
+
+
 def small_bundle(folder):
     """Write weights and return the configs of the bundle, as a study takes them."""
     translation = {"classifier": None, "median_radius": "@median_radius"}
@@ -49,16 +54,20 @@ def small_bundle(folder):
         "seed": 0,
         "median_radius": 1,
         "num_samples": 5,
-        "network": {"_target_": "common.networks.parts.NetworkParts", "main": "segmenter"}
+        "network_def": {"_target_": "common.networks.parts.NetworkParts", "main": "segmenter"}
         | {"segmenter": {"_target_": "studied.bright_or_dropped"}},
+        "network": "@network_def",
     }
     inference = {
         "dataset_dir": "",
         "split": "testing",
         "dataset": {"_target_": "studied.patients", "dataset_dir": "@dataset_dir", "split": "@split"},
         "inferer": inferer("comparisons.EqualizedInferer", channel=0, **translation),
-        "ensemble": inferer("segmentation.SegmenterEnsembleInferer", dropout=True, part="segmenter")
-        | {"num_samples": "@num_samples"},
+        "ensemble": ENSEMBLE,
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [{**SPLIT, "names": ["mean", "uncertainty", "mask", "organ"]}],
+        },
         "display": {"_target_": "common.report.figures.Display", "window": None, "map_window": [0, 1], "unit": "of 1"},
     }
     baselines = {"inferer": inferer("comparisons.MedianTranslationInferer", **translation)}

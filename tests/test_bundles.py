@@ -13,6 +13,7 @@ from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.transforms import LoadImage
 
 from ci import ROOT, verify_bundle
+from ci.figures import named_in_code
 from ci.recipes import bundle_names, recipe_of
 from common.data.files import CaseReader
 
@@ -291,3 +292,10 @@ def test_the_demo_has_the_cases_that_the_recipe_says(bundle):
         demo, sizes = read(bundle / "demo" / overlay / "dataset.json"), recipe_of(bundle.name, overlay).demo
         there = [len(demo[split]) for split in ("training", "validation", "testing")]
         assert there == [sizes["training"], sizes["validation"], sizes["testing"] + sizes.get("healthy_testing", 0)]
+
+
+@bundles
+def test_no_code_but_its_own_names_the_bundle(bundle):
+    """Golden numbers come from programs of that name, and one command is about one bundle."""
+    own = {f"tests/workflows/test_{bundle.name}.py", "ci/record_golden.py", "ci/guided_tasks.py"}
+    assert set(named_in_code(bundle.name)) <= own

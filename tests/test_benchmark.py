@@ -1,0 +1,97 @@
+"""What is timed, and how settings are compared."""
+
+import numpy as np
+import pytest
+import torch
+from studied import ENSEMBLE, small_bundle
+from torch import nn
+
+from ci import bundle_parser
+from ci.benchmark import Stopwatch, compare, demo_case, split_time
+from ci.recipes import bundle_names, recipe_of
+from common.studies.plan import methods
+
+
+@pytest.fixture
+def configs(tmp_path):
+    bundle = small_bundle(tmp_path)
+    return lambda keys: bundle("inference", **{"inferer": {**ENSEMBLE, "slice_batch_size": 16}, **keys})
+
+
+@pytest.fixture
+def network(configs):
+    return configs({}).get_parsed_content("network").eval()
+
+
+@pytest.fixture
+def case(configs):
+    return demo_case(configs({"dataset::first": 2}), 2)
+
+
+def printed(capsys):
+    return {line[:36].strip(): line[37:] for line in capsys.readouterr().out.splitlines()}
+
+
+def test_a_stopwatch_counts_calls_and_images_and_the_way_back_and_leaves_no_trace():
+    module, image = nn.Conv2d(1, 1, 3), torch.rand(5, 1, 8, 8, requires_grad=True)
+    expected = module(image)
+    with Stopwatch(module) as watch:
+        assert torch.equal(module(image), expected)
+        assert (watch.calls, watch.images, watch.gradient_seconds) == (1, 5, 0)
+        module(image[:2]).sum().backward()
+    module(image).sum().backward()
+    assert (watch.calls, watch.images) == (2, 7)
+    assert watch.seconds > 0
+    assert watch.gradient_seconds > 0
+    assert not module._forward_hooks
+    assert not module._backward_hooks
+
+
+def test_the_slices_are_those_with_the_largest_lesions_of_the_first_case(configs):
+    parser = configs({"dataset::first": 2})
+    one, every = demo_case(parser, 1), demo_case(parser, None)
+    assert one.name == "testing 2"
+    assert one.inputs.shape == (1, 1, 16, 16, 1)
+    assert one.truth.sum() == every.truth.sum() == 4
+    assert every.inputs.shape[-1] == 3
+    assert one.spacing_mm == [1, 1, 4]
+
+
+def test_the_time_of_the_networks_is_told_from_what_the_inferer_adds(configs, network, case, capsys):
+    inferers = [configs({"inferer::slice_batch_size": size}).get_parsed_content("inferer") for size in (16, 1)]
+    split_time(inferers[0], network, case, inferers[1])
+    lines = printed(capsys)
+    assert lines["calls of segmenter"].startswith("1, ")  # five draws of two slices
+    assert "ratio" in lines["s a slice, one at a time"]
+    assert "gradients of segmenter" not in lines
+
+
+def test_settings_are_compared_with_the_first_and_what_varies_adds_up(configs, network, case, capsys):
+    scores = {"Dice": "Dice, mean of slices"}
+    rows = [
+        {"name": "once", "settings": {"num_samples": 1}},
+        {"name": "five times", "with": ["five"], "vary": {"seed": [0, 1, 2]}},
+        {"name": "scored", "settings": {"inferer::dropout": False}, "scores": scores},
+    ]
+    compare(rows, {"five": {"num_samples": 5}}, configs, network, case)
+    lines = printed(capsys)
+    assert list(lines) == ["once", "five times", "scored"]
+    assert lines["once"].endswith("1.00 times the first")
+    assert lines["scored"].endswith(", Dice 1.000")
+
+
+@pytest.mark.parametrize("bundle", bundle_names())
+def test_every_setting_of_a_recipe_can_be_made(bundle):
+    recipe = recipe_of(bundle)
+    for row in recipe.benchmark:
+        options = {name: value for name, value in row.items() if name not in ("long", "scores")}
+        for method in methods([options], recipe.study.get("shared", {})):
+            assert callable(bundle_parser(bundle, "inference", **method.settings).get_parsed_content("inferer"))
+
+
+@pytest.mark.parametrize("bundle", bundle_names())
+def test_the_channels_of_a_result_have_names(bundle):
+    parser = bundle_parser(bundle, "inference")
+    names = list(parser.get_parsed_content("postprocessing").transforms[0].names)
+    assert {"mask", "organ"} <= set(names)
+    assert np.all([isinstance(name, str) for name in names])
