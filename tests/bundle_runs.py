@@ -6,10 +6,9 @@ import re
 import subprocess
 import sys
 
-from monai.transforms import SaveImaged
-
 from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
+from common.data.files import SaveMapsd
 
 BUNDLES = bundle_names()
 
@@ -34,7 +33,8 @@ def outputs(bundle):
     """Return what is said of a case: the endings of its files."""
     parser = bundle_parser(bundle, "inference")
     transforms = parser.get_parsed_content("postprocessing").transforms
-    return [each.saver.folder_layout.postfix for each in transforms if isinstance(each, SaveImaged)]
+    (saving,) = (each for each in transforms if isinstance(each, SaveMapsd))
+    return [saver.folder_layout.postfix for saver in saving.savers.values()]
 
 
 def run_bundle(bundle, *configs, run_id="run", processes=0, cwd=ROOT, root=None, **options):

@@ -104,7 +104,5 @@ def test_mlflow_follows_a_training(bundle, tmp_path):
 @bundles
 def test_baselines_train(bundle, tmp_path):
     options = {"output_dir": tmp_path, "model_path": tmp_path / "baselines" / "model.pt"}
-    one_by_one = "part" in config_of(bundle, "baselines")
-    for part in [{"part": name} for name in baselines(bundle)] if one_by_one else [{}]:
-        assert_done(run_bundle(bundle, "baselines", **options, **part))
+    assert_done(run_bundle(bundle, "baselines", **options))
     assert set(parts(options["model_path"])) >= baselines(bundle)
