@@ -13,6 +13,11 @@ settings.load_profile("torch")
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 class TinyUNet:
     """The noise predictor that the golden vectors were made with, of images or of masks; weights are a recording."""
 
