@@ -1,0 +1,43 @@
+"""Several processes train and validate as one does, with draws that are fixed by slice."""
+
+import json
+import shutil
+import socket
+
+import pytest
+import torch
+from bundle_runs import BUNDLES, ROOT
+from first_step import first_step
+from torch.multiprocessing import spawn
+
+TRAINING, VALIDATION = 4, 3
+"""Cases: two processes share the first evenly, and all are in the first batch; of the second they have 2 and 1."""
+
+
+def resplit_demo(bundle, folder):
+    """Copy the cases of a demonstration, and split them anew."""
+    shutil.copytree(ROOT / "bundles" / bundle / "demo", folder)
+    listed = json.loads((folder / "dataset.json").read_text())
+    cases = [case for split in ("training", "validation", "testing") for case in listed[split]]
+    splits = {"training": cases[:TRAINING], "validation": cases[TRAINING : TRAINING + VALIDATION]}
+    (folder / "dataset.json").write_text(json.dumps(splits))
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_two_processes_train_and_validate_as_one_does(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # float64, and one device might be all there is
+    data = tmp_path / "data"
+    resplit_demo(bundle, data)
+    for processes in (1, 2):
+        spawn(first_step, (bundle, processes, TRAINING, free_port(), data), nprocs=processes)
+    one, two = (torch.load(data / f"{processes}.pt", weights_only=True) for processes in (1, 2))
+    assert max(gradient.abs().max() for gradient in one["gradients"].values()) > 1e-4
+    torch.testing.assert_close(two["gradients"], one["gradients"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(two["metrics"], one["metrics"], rtol=0, atol=1e-6)
