@@ -1,5 +1,7 @@
 """What is timed, and how settings are compared."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from studied import ENSEMBLE, small_bundle
 from torch import nn
 
 from ci import bundle_parser
-from ci.benchmark import Stopwatch, compare, demo_case, split_time
+from ci.benchmark import Stopwatch, benchmark, compare, demo_case, split_time
 from ci.recipes import bundle_names, recipe_of
 from common.studies.plan import methods
+
+NUMBER = r"-?\d+(?:\.\d+)?|nan|inf"
 
 
 @pytest.fixture
@@ -89,9 +93,15 @@ def test_every_setting_of_a_recipe_can_be_made(bundle):
             assert callable(bundle_parser(bundle, "inference", **method.settings).get_parsed_content("inferer"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", bundle_names())
-def test_the_channels_of_a_result_have_names(bundle):
-    parser = bundle_parser(bundle, "inference")
-    names = list(parser.get_parsed_content("postprocessing").transforms[0].names)
-    assert {"mask", "organ"} <= set(names)
-    assert np.all([isinstance(name, str) for name in names])
+def test_it_prints_times_ratios_and_memory(bundle, capsys):
+    benchmark(bundle, slices=2, **recipe_of(bundle).fast["inference"])
+    device, *lines = capsys.readouterr().out.splitlines()
+    assert device.startswith("device ")
+    assert lines[-1].startswith("peak memory, MB ")
+    numbers = [[float(number) for number in re.findall(NUMBER, line[36:])] for line in lines]
+    assert all(np.isfinite(each).all() and max(each) > 0 for each in numbers)
+    ratios = [line for line in lines if "ratio" in line]
+    assert ratios
+    assert all(float(re.findall(NUMBER, line.partition("ratio")[2])[0]) > 0 for line in ratios)
