@@ -5,7 +5,7 @@ import torch
 from studied import ENSEMBLE, small_bundle
 
 from ci.benchmark import demo_case
-from ci.gpu_check import demo_maps, fill_difference, first_call, gates_hold, time_at_size
+from ci.gpu_check import demo_maps, fill_difference, first_call, gates_hold, gpu_check, time_at_size
 from ci.recipes import bundle_names, recipe_of
 
 
@@ -66,3 +66,18 @@ def test_a_recipe_says_no_more_than_is_asked(bundle):
     recipe = recipe_of(bundle).gpu_check
     assert set(recipe) <= {"settings", "gates"}
     assert set(recipe.get("gates", {})) <= {"round_trip", "max_fill_difference"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("bundle", bundle_names())
+def test_without_a_device_it_ends_with_one_sentence(bundle, capsys):
+    with pytest.raises(SystemExit, match=r"^expected a CUDA device, found none\.$"):
+        gpu_check(bundle)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("bundle", bundle_names())
+def test_its_gates_hold(bundle, capsys):
+    gpu_check(bundle, steps=10)
+    assert "peak memory" in capsys.readouterr().out
