@@ -79,5 +79,5 @@ def test_without_a_device_it_ends_with_one_sentence(bundle, capsys):
 @pytest.mark.gpu
 @pytest.mark.parametrize("bundle", bundle_names())
 def test_its_gates_hold(bundle, capsys):
-    gpu_check(bundle, steps=10)
+    gpu_check(bundle, batches=(1,))
     assert "peak memory" in capsys.readouterr().out

@@ -1,10 +1,13 @@
-"""What ``ci.train_demo`` makes of a folder of real data: a split of its own, and nothing in the folder."""
+"""A demonstration is remade with one command; a folder of real data gets a split of its own, and nothing in it."""
 
 import itertools
 import json
+import shutil
 
 import pytest
+import torch
 
+from ci import ROOT
 from ci.recipes import bundle_names, recipe_of
 from ci.train_demo import split_anew, train_demo
 from common.data.cases import list_cases
@@ -51,3 +54,52 @@ def test_the_folder_of_real_data_stays_as_it_is(real, tmp_path):
 def test_a_recipe_that_does_not_say_how_refuses_real_data(bundle, real, tmp_path):
     with pytest.raises(ValueError, match="has no 'real'"):
         train_demo(bundle, work_dir=str(tmp_path), real_dir=str(real))
+
+
+NAMES = [(name, overlay) for name in bundle_names() for overlay in recipe_of(name).overlays]
+"""Overlays that have weights of their own."""
+
+
+def small(name, overlay=""):
+    """Return a recipe with the same steps, each of them short."""
+    recipe, fast = recipe_of(name, overlay), recipe_of(name).fast
+    trainings = [{**training, **fast[training["config"]], "val_interval": 1} for training in recipe.trainings]
+    return recipe._replace(data=recipe.demo, trainings=trainings)
+
+
+def written(*folders):
+    """Return when each file of some folders was written."""
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def images(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "overlay"), [(bundle_names()[0], ""), *NAMES])
+def test_it_makes_data_and_weights_and_goes_on_where_it_ended(bundle, overlay, tmp_path, monkeypatch):
+    committed, tree, recipe = ROOT / "bundles" / bundle, tmp_path / "tree", small(bundle, overlay)
+    for folder in ("common", f"bundles/{bundle}"):  # a config answers from the place of the common that runs it
+        shutil.copytree(ROOT / folder, tree / folder)
+    demo, models = (tree / "bundles" / bundle / folder / overlay for folder in ("demo", "models"))
+    shutil.rmtree(demo)
+    shutil.rmtree(models)
+    monkeypatch.setattr("ci.ROOT", tree)
+    monkeypatch.setattr("ci.train_demo.ROOT", tree)
+    monkeypatch.setattr("ci.train_demo.recipe_of", lambda *names: recipe)
+    work, shipped = tmp_path / "work", written(committed / "demo", committed / "models")
+
+    train_demo(bundle, work_dir=str(work), num_workers=1, overlay=overlay)
+    drawn, data = images(demo), written(work / "data")
+    assert len(json.loads(drawn["dataset.json"])["training"]) == recipe.demo["training"]
+    weights, last = torch.load(models / "model.pt", weights_only=True), written(*work.glob("*/checkpoints"))
+    assert all(value.isfinite().all() for value in weights.values())
+    assert last
+
+    train_demo(bundle, work_dir=str(work), num_workers=1, overlay=overlay)  # what is trained stays
+    assert images(demo) == drawn
+    assert written(work / "data") == data
+    assert written(*work.glob("*/checkpoints")) == last
+    torch.testing.assert_close(torch.load(models / "model.pt", weights_only=True), weights, rtol=0, atol=0)
+    assert written(committed / "demo", committed / "models") == shipped
