@@ -18,6 +18,8 @@ class Recipe(NamedTuple):
         data: options of the data set that the weights are trained on; its patients are not those of the tests.
         real: ``fractions`` and ``seed`` of the split of real data, where the weights may learn from such.
         trainings: in the order they are run, each the name of a ``config`` and its options.
+        demo_scores: of the shipped weights on ``cases`` of the demonstration, or on all for testing: ``scores`` by
+            metric, and the ``margin`` within which they are to be found again.
         fast: keys that make a run short, by config.
         study: its ``kind``, options of the ``patients`` that are drawn for it, and what the plan of that kind has, see
             ``common.studies``.
@@ -34,6 +36,7 @@ class Recipe(NamedTuple):
     data: Mapping[str, Any]
     trainings: Sequence[Mapping[str, Any]]
     real: Mapping[str, Any] = {}
+    demo_scores: Sequence[Mapping[str, Any]] = ()
     fast: Mapping[str, Mapping[str, Any]] = {}
     study: Mapping[str, Any] = {}
     benchmark: Sequence[Mapping[str, Any]] = ()

@@ -1,13 +1,12 @@
 """The weights that come with a bundle find what they found when the figures in its folder were measured."""
 
-import json
-
 import pytest
 import torch
 from bundle_runs import BUNDLES, ROOT
 from evaluated import table
 
 from ci import bundle_parser
+from ci.recipes import recipe_of
 from ci.verify_bundle import settings
 
 
@@ -15,9 +14,8 @@ def figures():
     """Yield each setting that has weights with each of its figures; of a whole demonstration they take long."""
     for bundle in BUNDLES:
         folder = ROOT / "bundles" / bundle
-        listed = json.loads((folder / "demo_scores.json").read_text())
         for overlay in settings(folder):
-            for figure in (listed["overlays"][overlay] if overlay else listed)["demo_scores"]:
+            for figure in recipe_of(bundle, overlay).demo_scores:
                 cases = figure.get("cases")
                 name = "-".join(filter(None, [bundle, overlay, *(cases or ["demo"])]))
                 marks = [] if cases else [pytest.mark.slow]
