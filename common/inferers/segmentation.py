@@ -1,42 +1,68 @@
 """Segmentations with their uncertainty: masks that a diffusion model, or what it is compared with, draws many times."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..samplers.ancestral import sample
 from ..samplers.ddim import decode
 from ..samplers.noise import randn_like, with_condition
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, resample_slices
-from .models import noise_predictor, ticking
-from .patches import Generators, in_patches
-from .scaled import ScaledSliceInferer
+from .grid import Grid
+from .models import noise_predictor
+from .patches import Generators
+from .slices import Progress, SlicewiseInferer
 
 AVERAGES = ("samples", "masks")
 SAMPLERS = ("ddpm", "ddim")
 
 
-class EnsembleInferer(ScaledSliceInferer):
-    """Segment each slice several times; what draws a segmentation is left to subclasses.
+class Segmenter(ABC):
+    """Draws a segmentation of images; how is left to subclasses."""
 
-    The result has the mean and the variance over the draws for each region, then one mask, then the head, where alone
-    there is something. Regions lie within one another, as whole tumour, core and enhancing tumour do: the mask counts
-    those that a voxel belongs to.
+    @property
+    def num_steps(self) -> int:
+        """Steps that are handed to ``progress`` for a batch."""
+        return 1
+
+    @abstractmethod
+    def __call__(
+        self, image: Tensor, num_regions: int, network: nn.Module, generators: Generators, progress: Progress
+    ) -> Tensor:
+        """Return a segmentation of each image, about 1 in a region, shape (B, num_regions, *patch_size).
+
+        Args:
+            image: in [0, 1], shape (B, C, *patch_size).
+            num_regions: that are segmented.
+            network: the container.
+            generators: one for each image.
+            progress: hands on the steps of a sampler.
+        """
+
+
+class EnsembleInferer(SlicewiseInferer):
+    """Segment each slice several times, and say where the samples differ.
+
+    Regions lie within one another, as whole tumour, core and enhancing tumour do. Outside the head all results are 0.
 
     Source: Wolleb et al. 2022, "Diffusion Models for Implicit Image Segmentation Ensembles".
 
     Args:
+        grid: the network's.
+        segmenter: draws a sample.
         num_regions: that are segmented.
-        num_samples: draws, the ensemble's members.
+        num_samples: the ensemble's members.
         average: of the ``samples`` as they are drawn, or of the ``masks`` above the threshold.
-        with_members: also return the draws.
-        part: name of the network in the container.
-        options: see ``ScaledSliceInferer``; ``threshold`` is that of the mean.
+        with_members: also return the samples.
+        threshold: of the mean, and of the members with ``masks``.
+        slice_batch_size: see ``SlicewiseInferer``.
+        seed: see ``SlicewiseInferer``.
+        amp: see ``SlicewiseInferer``.
+        progress: see ``SlicewiseInferer``.
 
     Raises:
         ValueError: if ``average`` is unknown.
@@ -44,132 +70,106 @@ class EnsembleInferer(ScaledSliceInferer):
 
     def __init__(
         self,
+        *,
+        grid: Grid,
+        segmenter: Segmenter,
         num_regions: int = 1,
         num_samples: int = 5,
         average: str = "samples",
         with_members: bool = False,
-        part: str = "diffusion",
         threshold: float = 0.5,
-        **options: Any,
+        slice_batch_size: int = 16,
+        seed: int = 0,
+        amp: bool = False,
+        progress: bool = True,
     ) -> None:
-        super().__init__(threshold=threshold, **options)
+        super().__init__(
+            grid=grid,
+            threshold=threshold,
+            num_samples=num_samples,
+            slice_batch_size=slice_batch_size,
+            seed=seed,
+            amp=amp,
+            progress=progress,
+        )
         if average not in AVERAGES:
             raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
-        self.num_regions, self.num_samples, self.average, self.part = num_regions, num_samples, average, part
-        self.with_members = with_members
+        self.segmenter, self.num_regions, self.average, self.with_members = (
+            segmenter,
+            num_regions,
+            average,
+            with_members,
+        )
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Mean and variance of each region, how many regions a voxel is in, binary head, perhaps all draws."""
+        """Mean and variance of each region, how many regions a voxel is in, binary head, perhaps all samples."""
         draws = self.num_samples * self.num_regions if self.with_members else 0
         maps = (name for name in ("mean", "uncertainty") for _ in range(self.num_regions))
         return (*maps, "mask", "organ", *["members"] * draws)
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
-        """Return mean and variance of each region, the mask, the head, and perhaps all draws, each with its regions."""
-        slices = self.slices(volume, pixel_mm, network)
-        where, (samples, regions) = self.patches(slices), (self.num_samples, self.num_regions)
-        batches = -(-len(where) * samples // self.slice_batch_size)
-        with tqdm(total=batches * self.num_steps(), disable=not self.progress, leave=False) as bar:
+        """Return the ``channels`` of one image; of the samples, all regions of the first, then of the second."""
+        samples, regions = self.num_samples, self.num_regions
+        view = self.grid.view(volume, pixel_mm, partial(self.segment_organ, network=network))
 
-            def draw(image: Tensor, generators: Generators) -> Tensor:
-                return self.draw(image, network, generators, bar)
+        def draw(image: Tensor, generators: Any, progress: Progress) -> Tensor:
+            return self.segmenter(image, regions, network, generators, progress)
 
-            images, draws = [(slices.coarse, 0.0)], (self.slice_batch_size, samples, self.seed)
-            drawn = in_patches(draw, images, where, self.patch_size, *draws, apart=True)[0]
+        where = self.grid.patches(view)
+        drawn = self.in_batches(draw, [(view.coarse, 0.0)], where, self.segmenter.num_steps, apart=True)[0]
         members = drawn.unflatten(1, (samples, regions))
         if self.average == "masks":
             members = (members > self.threshold).float()
         maps = torch.cat([members.mean(1), members.var(1, correction=0)], dim=1)
         if self.with_members:
             maps = torch.cat([maps, drawn], dim=1)
-        maps = torch.where(slices.organ, resample_slices(maps, slices.organ.shape[2:]), 0.0)
+        maps = torch.where(view.organ, resample_slices(maps, view.organ.shape[2:]), 0.0)
         mean, variance, kept = maps.split([regions, regions, maps.shape[1] - 2 * regions], dim=1)
         mask = (mean > self.threshold).float().sum(1, keepdim=True)
-        return from_slices(torch.cat([mean, variance, mask, slices.organ.float(), kept], dim=1), volume.ndim - 1)
-
-    def num_steps(self) -> int:
-        """Return how often ``draw`` will update the progress bar."""
-        return 1
-
-    @abstractmethod
-    def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
-        """Return a segmentation of each image, about 1 in a region, shape (B, num_regions, *patch_size).
-
-        Args:
-            image: in [0, 1], shape (B, C, *patch_size).
-            network: the container.
-            generators: one for each image.
-            bar: to be updated after each step.
-        """
+        return from_slices(torch.cat([mean, variance, mask, view.organ.float(), kept], dim=1), volume.ndim - 1)
 
 
-class DiffusionEnsembleInferer(EnsembleInferer):
+class DiffusionSegmenter(Segmenter):
     """Masks drawn by a diffusion model that sees the image beside the noisy mask.
 
     Args:
         schedule: of the steps to make.
         sampler: ``ddpm`` with the learned variance, as in the paper, or ``ddim``, where the first noise is all that is
             drawn.
-        compile: ``torch.compile`` for the network.
-        options: see ``EnsembleInferer``.
+        part: name of the diffusion model in the container.
+        amp: bfloat16 autocast for it.
+        compile: ``torch.compile`` for it.
 
     Raises:
         ValueError: if ``sampler`` is unknown.
     """
 
-    def __init__(self, schedule: NoiseSchedule, sampler: str = "ddpm", compile: bool = False, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        *,
+        schedule: NoiseSchedule,
+        sampler: str = "ddpm",
+        part: str = "diffusion",
+        amp: bool = False,
+        compile: bool = False,
+    ) -> None:
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
-        self.schedule, self.sampler, self.compile = schedule, sampler, compile
+        self.schedule, self.sampler, self.part, self.amp, self.compile = schedule, sampler, part, amp, compile
 
-    def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
+    def __call__(
+        self, image: Tensor, num_regions: int, network: nn.Module, generators: Generators, progress: Progress
+    ) -> Tensor:
         """Return samples."""
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
-        shape, progress = (len(image), self.num_regions, *image.shape[2:]), partial(ticking, bar)
+        shape = (len(image), num_regions, *image.shape[2:])
         if self.sampler == "ddpm":
             return sample(model, shape, self.schedule, image, generators, progress=progress)
         noise, highest = randn_like(image.new_empty(shape), generators), self.schedule.num_train_timesteps
         return decode(with_condition(model, image), noise, self.schedule, highest, progress=progress)
 
+    @property
     def num_steps(self) -> int:
-        """Return the steps of the schedule."""
+        """The steps of the schedule."""
         return len(self.schedule)
-
-
-class SegmenterEnsembleInferer(EnsembleInferer):
-    """Probabilities of a network without diffusion, with one of two other sources of uncertainty, or with none.
-
-    Sources: Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation"; Kendall and Gal 2017, "What Uncertainties
-    Do We Need in Bayesian Deep Learning for Computer Vision?", Eq. 12.
-
-    Args:
-        dropout: the network's dropout stays on; a seed gives the same draws for the same batches.
-        options: see ``EnsembleInferer``. A network with twice as many outputs as there are regions gives logits and
-            logarithms of their variances; each draw is one of such logits.
-    """
-
-    def __init__(self, dropout: bool = False, **options: Any) -> None:
-        super().__init__(**options)
-        self.dropout = dropout
-
-    def draw(self, image: Tensor, network: nn.Module, generators: Generators, bar: tqdm) -> Tensor:
-        """Return probabilities."""
-        segmenter = network.get_submodule(self.part)
-        switched = [m for m in segmenter.modules() if self.dropout and isinstance(m, nn.modules.dropout._DropoutNd)]
-        training = [module.training for module in switched]
-        bar.update()
-        with torch.random.fork_rng(devices=[image.device] if image.device.type == "cuda" else []):
-            torch.manual_seed(generators[0].initial_seed())  # dropout draws from the global generator
-            for module in switched:
-                module.train()
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
-                output = segmenter(image).float()
-            for module, was in zip(switched, training, strict=True):
-                module.train(was)
-        if output.shape[1] > self.num_regions:
-            output, log_variance = output.split(self.num_regions, dim=1)
-            noise = randn_like(output, generators)
-            output = output + (0.5 * log_variance).exp() * noise
-        return output.sigmoid()

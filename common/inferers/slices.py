@@ -2,53 +2,62 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import Inferer
-from monai.utils import convert_to_tensor, ensure_tuple
+from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 from scipy.ndimage import label
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from ..transforms.grid import network_pixel_mm, pixel_size_mm, to_canvas
+from ..transforms.grid import pixel_size_mm, to_canvas
 from ..transforms.organ import fill_holes
+from .grid import Grid
+from .patches import Patch, in_patches
 
 ORGAN_MULTIPLE = 16
 """Organ segmenters halve their input up to four times."""
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[Iterable[Any]], Iterator[Any]]
+"""Hands on the steps of a sampler, and moves a bar on after each."""
 
-class SliceInferer(Inferer):
+
+class SlicewiseInferer(Inferer):
     """Examine images one after another; what is looked for is left to subclasses.
 
+    It has no state: the same image and the same network give the same result.
+
     Args:
-        pixel_mm: size of the network's pixels, mm; None see ``network_pixel_mm``.
+        grid: the network's.
         threshold: of the mask in the map's unit, used with a warning where the weights bring none.
-        median_radius: of the map's filter (see ``smooth``), pixels of the network; on a finer image as wide in mm.
+        num_samples: how often each patch is done with other noise.
         slice_batch_size: slices or patches in a batch.
-        amp: bfloat16 autocast for the networks.
+        seed: of all draws; those of a patch do not depend on the other patches of its batch.
+        amp: bfloat16 autocast for the organ's network.
         progress: show a progress bar for each image.
     """
 
-    patch_size: Sequence[int] = ()
-    """The networks' input, pixels along X and Y; inferers without one need ``pixel_mm``."""
-
     def __init__(
         self,
-        pixel_mm: float | None,
+        *,
+        grid: Grid,
         threshold: float,
-        median_radius: int | Sequence[int] = 0,
+        num_samples: int = 1,
         slice_batch_size: int = 16,
+        seed: int = 0,
         amp: bool = False,
         progress: bool = True,
     ) -> None:
         super().__init__()
-        self.pixel_mm, self.threshold, self.median_radius = pixel_mm, threshold, median_radius
-        self.slice_batch_size, self.amp, self.progress = slice_batch_size, amp, progress
+        self.grid, self.threshold, self.num_samples = grid, threshold, num_samples
+        self.slice_batch_size, self.seed, self.amp, self.progress = slice_batch_size, seed, amp, progress
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:  # noqa: D417
@@ -82,22 +91,56 @@ class SliceInferer(Inferer):
             network: the container.
         """
 
-    def segment_organ(self, slices: Tensor, network: nn.Module, background: float = -1.0) -> Tensor:
-        """Return where the container's part ``organ`` sees the organ: the largest connected part, its holes filled."""
+    def in_batches(
+        self,
+        function: Callable[..., Tensor],
+        images: Sequence[tuple[Tensor, float]],
+        where: Sequence[Patch],
+        num_steps: int = 1,
+        apart: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what ``in_patches`` does, and show a bar.
+
+        Args:
+            function: takes the patches of all images, a generator for each, and ``progress``, which its sampler hands
+                its steps to.
+            images: see ``in_patches``.
+            where: patches.
+            num_steps: that the function makes in a batch.
+            apart: see ``in_patches``.
+        """
+        total = -(-len(where) * self.num_samples // self.slice_batch_size) * num_steps
+        with tqdm(total=total, disable=not self.progress, leave=False) as bar:
+
+            def progress(steps: Iterable[Any]) -> Iterator[Any]:
+                for step in steps:
+                    yield step
+                    bar.update()
+
+            return in_patches(
+                partial(function, progress=progress),
+                images,
+                where,
+                self.grid.patch_size,
+                self.slice_batch_size,
+                self.num_samples,
+                self.seed,
+                apart,
+            )
+
+    def segment_organ(self, slices: Tensor, network: nn.Module, background: float = 0.0) -> Tensor:
+        """Return where the container's part ``organ`` sees the organ: the largest connected part, its holes filled.
+
+        Args:
+            slices: as it was trained with, shape (S, 1, x, y).
+            network: the container.
+            background: value beyond the slices.
+        """
         segmenter, (x, y) = network.get_submodule("organ"), slices.shape[2:]
         canvas = to_canvas(slices, ORGAN_MULTIPLE, background)
         with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
         return per_slice(_largest_without_holes, logits[..., :x, :y] > 0)
-
-    def network_mm(self, shape: Sequence[int], pixel_mm: tuple[float, float]) -> float:
-        """Return the size of the network's pixels for an image, see ``network_pixel_mm``."""
-        return network_pixel_mm(self.pixel_mm, shape, pixel_mm, self.patch_size)
-
-    def filter_radius(self, shape: Sequence[int], pixel_mm: tuple[float, float]) -> list[int]:
-        """Return ``median_radius`` in pixels of an image."""
-        finer = self.network_mm(shape, pixel_mm) / min(pixel_mm)
-        return [max(round(r * finer), min(r, 1)) for r in ensure_tuple(self.median_radius)]
 
     def mask_threshold(self, network: nn.Module) -> float:
         """Return the threshold that came with the weights, or the key's."""

@@ -1,4 +1,4 @@
-"""What translation is compared with: autoencoders, what a classifier looks at, and controls without a network."""
+"""What a classifier looks at."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -8,72 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.utils import convert_to_numpy
 from monai.visualize import GradCAM, GradCAMpp, VanillaGrad
-from skimage.exposure import equalize_hist
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .patches import Generators
-from .translation import Batch, TranslationInferer
-
-
-class ReconstructionTranslationInferer(TranslationInferer):
-    """Autoencoders: the translation is the reconstruction.
-
-    Args:
-        part: name of the autoencoder in the container.
-        options: see ``TranslationInferer``.
-    """
-
-    def __init__(self, part: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.part = part
-
-    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return the reconstructions."""
-        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.amp):
-            output = network.get_submodule(self.part)(batch.image)
-        bar.update()
-        return [(output[0] if isinstance(output, tuple) else output).float()]
+from ..patches import Generators
+from ..slices import Progress
+from ..translation import Batch, Translator
+from .controls import with_map
 
 
-class MedianTranslationInferer(TranslationInferer):
-    """The control without a network: the organ's median in each slice and channel takes the image's place."""
-
-    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return constant images."""
-        bar.update()
-        inside = batch.image.masked_fill(~batch.organ, float("nan")).flatten(2)
-        return [inside.nanmedian(2).values[..., None, None].expand_as(batch.image)]
-
-
-class EqualizedInferer(TranslationInferer):
-    """The control without a network: the map is one channel, its histogram equalised within the organ of each slice.
-
-    Source: Meissen et al. 2021, "Challenging current semi-supervised anomaly segmentation methods for brain MRI".
-
-    Args:
-        channel: in which lesions are bright.
-        options: see ``TranslationInferer``.
-    """
-
-    version = "changed"
-
-    def __init__(self, channel: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.channel = channel
-
-    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
-        """Return images that differ from the given ones by the map."""
-        bar.update()
-        pairs = zip(convert_to_numpy(batch.image[:, self.channel]), convert_to_numpy(batch.organ[:, 0]), strict=True)
-        equalized = torch.stack([torch.from_numpy(equalize_hist(image, mask=organ)) for image, organ in pairs])
-        return [_with_map(batch.image, equalized)]
-
-
-class AttributionInferer(TranslationInferer):
-    """The map is what makes a classifier call the noise-free image diseased, scaled to [0, 1] in each slice.
+class AttributionTranslator(Translator):
+    """Add to each image what makes a classifier call it diseased, scaled to [0, 1].
 
     Args:
         method: one of ``ATTRIBUTIONS``; ``saliency`` is the magnitude of the gradient in each pixel, the others are
@@ -82,37 +27,32 @@ class AttributionInferer(TranslationInferer):
         timestep: that the classifier of noisy images is told.
         smooth: take the mean over six views of the image: flipped or not, and 0.9, 1 or 1.1 times as bright.
         part: name of the classifier in the container.
-        options: see ``TranslationInferer``.
 
     Raises:
         ValueError: if ``method`` is none of ``ATTRIBUTIONS``.
     """
 
-    version = "changed"
-
     def __init__(
         self,
+        *,
         method: str = "saliency",
         layer: str = "norm",
         timestep: int = 0,
         smooth: bool = False,
         part: str = "classifier",
-        **options: Any,
     ) -> None:
-        super().__init__(**options)
         if method not in ATTRIBUTIONS:
             raise ValueError(f"method must be one of {', '.join(ATTRIBUTIONS)}, got {method!r}.")
         self.explainer, self.layer, self.timestep, self.part = ATTRIBUTIONS[method], layer, timestep, part
         self.views = list(product((1.0, 0.9, 1.1), (False, True))) if smooth else [(1.0, False)]
 
-    def translate(self, batch: Batch, network: nn.Module, generators: Generators, bar: tqdm) -> list[Tensor]:
+    def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
         """Return images that differ from the given ones by the map."""
-        bar.update()
         copied = deepcopy(network.get_submodule(self.part))  # MONAI's explainers leave hooks and gradients behind
         explain = self.explainer(AtTimestep(copied, self.timestep), f"network.{self.layer}")
         with torch.enable_grad():  # they take one image at a time
-            found = torch.cat([self.explain(explain, image) for image in batch.image.split(1)]).detach()
-        return [_with_map(batch.image, found / found.amax((1, 2), keepdim=True).clamp(min=1e-12))]
+            found = torch.cat([self.explain(explain, image) for image in progress(batch.image.split(1))]).detach()
+        return with_map(batch.image, found / found.amax((1, 2), keepdim=True).clamp(min=1e-12))
 
     def explain(self, explain: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """Return the mean map of the views of an image, shape (1, X, Y)."""
@@ -186,10 +126,3 @@ class AtTimestep(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return what the network says of images."""
         return self.network(image, torch.full((len(image),), self.timestep, device=image.device))
-
-
-def _with_map(image: Tensor, found: Tensor) -> Tensor:
-    """Return images whose first channel differs by a map of shape (B, X, Y)."""
-    changed = image.clone()
-    changed[:, 0] += found.to(image)
-    return changed

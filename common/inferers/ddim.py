@@ -1,0 +1,120 @@
+"""Translation by noise encoding and guided decoding."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..samplers.ddim import decode, encode, steps_below
+from ..samplers.guidance import Guide
+from ..schedulers import NoiseSchedule
+from .models import noise_predictor
+from .patches import Generators
+from .slices import Progress
+from .translation import Batch, Translator
+
+Guidance = Mapping[str, Callable[..., Guide]]
+"""By the name of a part of the container what makes a guide of it, such as ``classifier_guidance`` with its target; it
+is given ``scale`` unless it has one, and ``target`` if a batch asks for something. Guides of several parts add up."""
+
+
+def guides(guidance: Guidance, scale: float, batch: Batch, network: nn.Module) -> list[Guide]:
+    """Return the guides that look through parts of the container, none where the scale is 0."""
+    if scale == 0:
+        return []
+    given = {"scale": scale} | ({} if batch.target is None else {"target": batch.target})
+    return [
+        make(network.get_submodule(part), **{**given, **getattr(make, "keywords", {})})
+        for part, make in guidance.items()
+    ]
+
+
+class DdimTranslator(Translator):
+    """Noise encoding and guided decoding.
+
+    Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Algorithm 1, and "The Swiss Army Knife
+    for Image-to-Image Translation".
+
+    Args:
+        schedule: of the steps to make; with ``trailing`` spacing if it has fewer than in training.
+        noise_level: training timesteps up to which the image is noised, L in the papers.
+        guidance: where the decoding is pulled to.
+        guidance_scale: s (classifier) or c (others) in the papers; 0 is no guidance.
+        encode_class: class that the diffusion model is told on the way to noise, None for an unconditional one.
+        decode_class: class that it is told on the way back.
+        index_mode: see ``encoding_levels``.
+        clip_mode: see ``predict_noise``.
+        heun: see ``encode``.
+        part: name of the diffusion model in the container.
+        amp: bfloat16 autocast for it.
+        compile: ``torch.compile`` for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        schedule: NoiseSchedule,
+        noise_level: int,
+        guidance: Guidance,
+        guidance_scale: float,
+        encode_class: int | None = 0,
+        decode_class: int | None = 0,
+        index_mode: str = "paper",
+        clip_mode: str = "none",
+        heun: bool = False,
+        part: str = "diffusion",
+        amp: bool = False,
+        compile: bool = False,
+    ) -> None:
+        self.schedule, self.noise_level = schedule, noise_level
+        self.guidance, self.guidance_scale = guidance, guidance_scale
+        self.encode_class, self.decode_class = encode_class, decode_class
+        self.index_mode, self.clip_mode, self.heun = index_mode, clip_mode, heun
+        self.part, self.amp, self.compile = part, amp, compile
+
+    def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
+        """Return the images decoded."""
+        (latent,) = self.encode(batch, network, generators, progress, [self.noise_level])
+        return self.decode(latent, batch, network, progress, self.noise_level, self.guidance, self.guidance_scale)
+
+    def encode(
+        self,
+        batch: Batch,
+        network: nn.Module,
+        generators: Generators,
+        progress: Progress,
+        noise_levels: Sequence[int],
+    ) -> list[Tensor]:
+        """Return the images encoded up to each of several noise levels, on one way."""
+        model = self.model(network, self.encode_class)
+        modes: dict[str, Any] = {"index_mode": self.index_mode, "clip_mode": self.clip_mode, "heun": self.heun}
+        image, levels = batch.image, tuple(noise_levels)
+        return encode(model, image, self.schedule, levels, generator=generators, progress=progress, **modes)
+
+    def decode(
+        self,
+        latent: Tensor,
+        batch: Batch,
+        network: nn.Module,
+        progress: Progress,
+        noise_level: int,
+        guidance: Guidance,
+        scale: float,
+    ) -> Tensor:
+        """Return the images decoded from a noise level."""
+        model, pulled = self.model(network, self.decode_class), guides(guidance, scale, batch, network)
+        modes: dict[str, Any] = {"index_mode": self.index_mode, "clip_mode": self.clip_mode}
+        return decode(model, latent, self.schedule, noise_level, pulled, progress=progress, **modes)
+
+    def model(self, network: nn.Module, label: int | None) -> Callable[..., Tensor]:
+        """Return the noise predictor for a class."""
+        return noise_predictor(network.get_submodule(self.part), self.amp, self.compile, label)
+
+    def steps(self, noise_level: int) -> int:
+        """Return how many steps lead up to a noise level."""
+        return steps_below(noise_level, self.schedule, self.index_mode)
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of encoding and decoding."""
+        return 2 * self.steps(self.noise_level)
