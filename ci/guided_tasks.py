@@ -5,6 +5,7 @@ from the twin by more than half of a tumour's contrast.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from tqdm import tqdm
 
 from common.checkpoints import load_parts
 from common.files import write_csv
+from common.inferers.ddim import Guidance
+from common.inferers.variants import SharedEncoding
 from common.metrics.overlap import dice
 from common.metrics.statistics import Row
 from common.phantoms.__main__ import SPLITS
 from common.phantoms.brain_mr import BrainMR, brain_mr
 from common.report.figures import Panel, panel_grid, png
 from common.report.page import Picture, Section, write_page
+from common.samplers.guidance import regression_guidance
 
 from . import ROOT, bundle_parser
 
@@ -37,27 +41,29 @@ class Translator:
 
     Args:
         overlay: name of the config.
+        guidances: of several tasks; the overlay's own by default.
         settings: keys of it.
     """
 
-    def __init__(self, overlay: str, **settings: Any) -> None:
+    def __init__(self, overlay: str, guidances: Sequence[Guidance] | None = None, **settings: Any) -> None:
         parser = bundle_parser(BUNDLE, "inference", overlay, **settings)
         self.inferer, self.network = parser.get_parsed_content("inferer"), parser.get_parsed_content("network")
         load_parts(self.network, str(parser.get_parsed_content("model_path")))
         self.network.eval()
         self.inferer.progress = False
+        self.variants = SharedEncoding(translator=self.inferer.translator, guidances=guidances)
 
     @torch.no_grad()
     def __call__(self, image: NDArray[Any], wanted: NDArray[np.bool_] | None = None) -> list[NDArray[Any]]:
         """Return the translated versions of an image, shape (C, X, Y, Z)."""
         channels = image if wanted is None else np.concatenate([image, wanted[None]])
         volume = torch.as_tensor(channels.astype(np.float32)).to(next(self.network.parameters()).device)
-        versions = self.inferer.examine_versions(volume, SPACING[:2], self.network)
+        versions = self.variants.examine(self.inferer, volume, SPACING[:2], self.network)
         return [version[1 : 1 + len(image)].cpu().numpy() for version in versions]
 
     def scale(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return the range of each channel's intensities, shape (C, 1, 1, 1)."""
-        low, high = self.inferer.intensity_range(torch.as_tensor(image.astype(np.float32)))
+        low, high = self.inferer.grid.intensity_range(torch.as_tensor(image.astype(np.float32)))
         return (high - low).numpy()
 
 
@@ -97,8 +103,8 @@ def guided_tasks(
 
 def regression(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[float, list[Row], list[Picture]]:
     """Return which share of the slices is monotone, a row for each slice, and strips."""
-    tasks = [{"regressor": {**_guide("regression_guidance"), "target": ratio}} for ratio in RATIOS]
-    translator, rows, pictures = Translator("regression", **{"guidance": tasks, **settings}), [], []
+    tasks = [{"regressor": partial(regression_guidance, target=ratio)} for ratio in RATIOS]
+    translator, rows, pictures = Translator("regression", tasks, **settings), [], []
     for number, phantom in enumerate(tqdm(phantoms, desc="regression")):
         versions, scale = translator(phantom.image), translator.scale(phantom.image)
         contrast = difference(phantom.image, phantom.healthy, scale)
@@ -143,10 +149,6 @@ def segmentation(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple
 def difference(image: NDArray[Any], twin: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.float64]:
     """Return by how much two images differ, in scaled intensities summed over the channels, shape (X, Y, Z)."""
     return (np.abs(image - twin.astype(float)) / scale).sum(0)
-
-
-def _guide(name: str) -> dict[str, Any]:
-    return {"_target_": f"common.samplers.guidance.{name}", "_mode_": "callable"}
 
 
 def _slices(tumour: NDArray[np.bool_]) -> Iterator[int]:

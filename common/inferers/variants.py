@@ -1,7 +1,8 @@
 """Translations with many settings, which share what they can: for sweeps, not for a single answer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 
 from torch import Tensor, nn
@@ -30,6 +31,19 @@ class Variants(ABC):
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> list[Tensor]:
         """Return a batch in all versions."""
 
+    def examine(
+        self, inferer: TranslationInferer, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module
+    ) -> list[Tensor]:
+        """Return what an inferer says of one image in each version.
+
+        Args:
+            inferer: whose translator is replaced.
+            volume: shape (C, X, Y[, Z]), finite.
+            pixel_mm: of its pixels along X and Y.
+            network: the container.
+        """
+        return inferer.examine_versions(volume, pixel_mm, network, self, self.num_steps)
+
 
 class SharedEncoding(Variants):
     """All combinations of noise levels, guidances and scales; one encoding serves all of them.
@@ -43,6 +57,7 @@ class SharedEncoding(Variants):
 
     def __init__(
         self,
+        *,
         translator: DdimTranslator,
         noise_levels: Sequence[int] | None = None,
         guidance_scales: Sequence[float] | None = None,
@@ -82,7 +97,7 @@ class EachByItself(Variants):
         settings: what each is made with, by the names of keys.
     """
 
-    def __init__(self, translators: Sequence[Translator], settings: Sequence[dict[str, float]]) -> None:
+    def __init__(self, *, translators: Sequence[Translator], settings: Sequence[dict[str, float]]) -> None:
         self.translators, self.settings = translators, list(settings)
 
     @property
@@ -98,20 +113,18 @@ class EachByItself(Variants):
         ]
 
 
-def examine_variants(
-    inferer: TranslationInferer,
-    variants: Variants,
-    volume: Tensor,
-    pixel_mm: tuple[float, float],
-    network: nn.Module,
-) -> list[Tensor]:
-    """Return what an inferer says of one image for each of several settings.
+def one_at_a_time(translator: partial[Translator], values: Mapping[str, Sequence[float]]) -> list[EachByItself]:
+    """Return variants for each of several keys, in which it alone has other values.
 
     Args:
-        inferer: whose translator is replaced.
-        variants: by which its images are translated.
-        volume: shape (C, X, Y[, Z]), finite.
-        pixel_mm: of its pixels along X and Y.
-        network: the container.
+        translator: callable that makes a translator, with all of these keys given.
+        values: of each key.
     """
-    return inferer.examine_versions(volume, pixel_mm, network, variants, variants.num_steps)
+    given = {key: translator.keywords[key] for key in values}
+    return [
+        EachByItself(
+            translators=[translator(**{key: value}) for value in several],
+            settings=[given | {key: value} for value in several],
+        )
+        for key, several in values.items()
+    ]

@@ -27,7 +27,7 @@ from .runner import examined
 logger = logging.getLogger(__name__)
 
 Setting = tuple[tuple[str, float], ...]
-"""Names and values of an inferer's keys, of one version of its results."""
+"""Names and values of a translator's keys, of one version of an inferer's results."""
 
 
 class Slice(NamedTuple):
@@ -51,7 +51,8 @@ class Slice(NamedTuple):
 @torch.no_grad()
 def sweep(
     dataset: Any,
-    inferers: Any,
+    inferer: Any,
+    variants: Any,
     network: nn.Module,
     model_path: str,
     output_dir: str,
@@ -59,7 +60,7 @@ def sweep(
     notice: str = "",
     relative_thresholds: Sequence[float] = (),
 ) -> None:
-    """Examine labelled cases with every setting of inferers.
+    """Examine labelled cases with every setting of an inferer.
 
     Writes ``sweep.csv`` and ``report.html`` with the curves of Figure 4, and the strips of Figures 5 and 6, of Wolleb
     et al. 2022, "Diffusion Models for Medical Anomaly Detection", or the ablations of Figure 3 of Hu et al. 2023; with
@@ -68,7 +69,8 @@ def sweep(
 
     Args:
         dataset: items with ``image`` (channels as the inferer takes them), ``label`` and ``case``, oriented to RAS.
-        inferers: a ``TranslationInferer`` with several versions, which then share what they can, or a list of them.
+        inferer: a ``TranslationInferer``.
+        variants: ``Variants`` of its translator, or a list of them.
         network: the container.
         model_path: its weights.
         output_dir: made if it is not there.
@@ -81,7 +83,7 @@ def sweep(
     """
     load_parts(network, model_path)
     network.eval()
-    sources = [Versions(inferer, network, display, relative_thresholds) for inferer in ensure_tuple(inferers)]
+    sources = [Versions(inferer, each, network, display, relative_thresholds) for each in ensure_tuple(variants)]
     diseased: Any = Subset(dataset, [index for index, item in enumerate(dataset) if has_lesions(item)])
     records: dict[Setting, list[CaseRecord]] = {}
     for _, found in examined((("cases", source) for source in sources), diseased):
@@ -126,7 +128,8 @@ class Versions:
     """Examines cases with all settings of an inferer, which share what they can, and keeps the slice of most lesion.
 
     Args:
-        inferer: a ``TranslationInferer`` with several versions.
+        inferer: a ``TranslationInferer``.
+        variants: of its translator.
         network: the container.
         display: how slices are shown.
         relative_thresholds: see ``sweep``.
@@ -137,11 +140,16 @@ class Versions:
     """
 
     def __init__(
-        self, inferer: Any, network: nn.Module, display: Display, relative_thresholds: Sequence[float] = ()
+        self,
+        inferer: Any,
+        variants: Any,
+        network: nn.Module,
+        display: Display,
+        relative_thresholds: Sequence[float] = (),
     ) -> None:
-        self.inferer, self.network, self.channel = inferer, network, display.channel
+        self.inferer, self.variants, self.network, self.channel = inferer, variants, network, display.channel
         self.relative_thresholds = relative_thresholds
-        self.settings: list[Setting] = [tuple(setting.items()) for setting in inferer.settings]
+        self.settings: list[Setting] = [tuple(setting.items()) for setting in variants.settings]
         nothing = np.zeros((0, 0), dtype=bool)
         self.largest = Slice("", nothing, nothing, nothing, {})
 
@@ -149,9 +157,9 @@ class Versions:
         """Return the record of a case by setting; none where all lesions lie beyond the organ."""
         image, case = item["image"], str(item.get("case", "a case"))
         volume = convert_to_tensor(image, track_meta=False).float().to(next(self.network.parameters()).device)
-        made = self.inferer.examine_versions(volume, pixel_size_mm(image), self.network)
+        made = self.variants.examine(self.inferer, volume, pixel_size_mm(image), self.network)
         found = [[np.atleast_3d(channel.cpu().numpy()) for channel in version] for version in made]
-        versions, first_mask = dict(zip(self.settings, found, strict=True)), 1 + self.inferer.num_channels
+        versions, first_mask = dict(zip(self.settings, found, strict=True)), self.inferer.channels.index("mask")
         organ, probability = found[0][first_mask + 1] > 0, found[0][first_mask + 2]
         truth = np.atleast_3d(item["label"][0].numpy() > 0) & organ
         if not truth.any():
@@ -236,7 +244,7 @@ def strips(slice_: Slice, settings: Sequence[Setting], display: Display) -> list
 
     Args:
         slice_: that is shown.
-        settings: all of an inferer.
+        settings: all of one of the variants.
         display: windows and words.
     """
     keys = varied(settings)

@@ -8,7 +8,10 @@ from monai.data import MetaTensor
 from torch import nn
 
 from common.checkpoints import save_atomically
-from common.inferers.translation import DdimTranslationInferer
+from common.inferers.ddim import DdimTranslator
+from common.inferers.grid import Grid
+from common.inferers.translation import TranslationInferer
+from common.inferers.variants import EachByItself, SharedEncoding
 from common.networks.parts import NetworkParts
 from common.report.figures import Display
 from common.samplers.guidance import classifier_guidance
@@ -49,27 +52,28 @@ def item(case, lesion=True):
     return {"case": case, "image": MetaTensor(image, affine=affine), "label": MetaTensor(label, affine=affine)}
 
 
-def inferer(kind=DdimTranslationInferer, noise_level=(20, 40)):
-    return kind(
-        schedule=NoiseSchedule(100, num_inference_steps=20, spacing="trailing"),
-        noise_level=noise_level,
-        guidance={"classifier": partial(classifier_guidance, target=0)},
-        guidance_scale=[0.0, 1.0, 10.0],
-        pixel_mm=1.0,
-        patch_size=(16, 16),
-        num_channels=2,
-        normalize="none",
-        threshold=0.1,
-        progress=False,
-    )
+TRANSLATOR = DdimTranslator(
+    schedule=NoiseSchedule(100, num_inference_steps=20, spacing="trailing"),
+    noise_level=20,
+    guidance={"classifier": partial(classifier_guidance, target=0)},
+    guidance_scale=1.0,
+)
+INFERER = TranslationInferer(
+    grid=Grid(pixel_mm=1.0, patch_size=(16, 16), num_channels=2, normalize="none"),
+    translator=TRANSLATOR,
+    threshold=0.1,
+    progress=False,
+)
+LEVELS_AND_SCALES = SharedEncoding(translator=TRANSLATOR, noise_levels=[20, 40], guidance_scales=[0.0, 1.0, 10.0])
 
 
-def run(network, tmp_path, items, inferers=None, **options):
+def run(network, tmp_path, items, variants=LEVELS_AND_SCALES, **options):
     save_atomically(network.state_dict(), tmp_path / "model.pt")
     display = Display(channel=1, window=None, map_window=(0, 1), unit="of 1")
     sweep(
         items,
-        inferers or inferer(),
+        INFERER,
+        variants,
         network,
         str(tmp_path / "model.pt"),
         str(tmp_path),
@@ -123,15 +127,10 @@ def test_without_lesions_in_the_organ_there_is_nothing_to_sweep(network, tmp_pat
             run(network, tmp_path, [one])
 
 
-class Steps(DdimTranslationInferer):
-    """As if its settings were others."""
-
-    settings = property(lambda self: [{"steps": n, "share": 0.5} for n in (1, 5, 9)])
-
-
-def test_inferers_that_vary_other_keys_have_curves_and_strips_of_their_own(network, tmp_path):
-    other = inferer(Steps, noise_level=20)
-    rows = run(network, tmp_path, [item("a")], inferers=[inferer(), other])
+def test_variants_of_other_keys_have_curves_and_strips_of_their_own(network, tmp_path):
+    """The settings of the second are called as if they were others."""
+    other = EachByItself(translators=3 * [TRANSLATOR], settings=[{"steps": n, "share": 0.5} for n in (1, 5, 9)])
+    rows = run(network, tmp_path, [item("a")], variants=[LEVELS_AND_SCALES, other])
     assert len(rows) == 9
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") == 2 + 3
