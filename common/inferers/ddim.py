@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..samplers.ddim import decode, encode, steps_below
+from ..samplers.ddim import decode, encode, encoding_levels, steps_below
 from ..samplers.guidance import Guide
 from ..schedulers import NoiseSchedule
 from .models import noise_predictor
@@ -111,8 +111,9 @@ class DdimTranslator(Translator):
         return noise_predictor(network.get_submodule(self.part), self.amp, self.compile, label)
 
     def steps(self, noise_level: int) -> int:
-        """Return how many steps lead up to a noise level."""
-        return steps_below(noise_level, self.schedule, self.index_mode)
+        """Return how many steps lead up to a noise level, and back."""
+        num_steps = steps_below(noise_level, self.schedule, self.index_mode)
+        return len(encoding_levels(num_steps, self.index_mode)) - 1
 
     @property
     def num_steps(self) -> int:

@@ -1,11 +1,9 @@
 """Networks as samplers call them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By the rank of a tensor of weights, the layout that convolutions are fastest with."""
@@ -44,10 +42,3 @@ def noise_predictor(
             return network(x_t, timesteps, **classes).to(x_t.dtype)
 
     return predict
-
-
-def ticking(bar: tqdm, transitions: Iterable[Any]) -> Iterator[Any]:
-    """Yield what is given and move a progress bar on after each."""
-    for transition in transitions:
-        yield transition
-        bar.update()

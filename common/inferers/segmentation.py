@@ -26,7 +26,7 @@ class Segmenter(ABC):
 
     @property
     def num_steps(self) -> int:
-        """Steps that are handed to ``progress`` for a batch."""
+        """By how much a bar moves on for a batch: the steps that are handed to ``progress``, or 1 without any."""
         return 1
 
     @abstractmethod

@@ -3,7 +3,6 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,14 +98,14 @@ class SlicewiseInferer(Inferer):
         num_steps: int = 1,
         apart: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Return what ``in_patches`` does, and show a bar.
+        """Return what ``in_patches`` does, and show a bar that moves on with each step, and is full at the end.
 
         Args:
             function: takes the patches of all images, a generator for each, and ``progress``, which its sampler hands
                 its steps to.
             images: see ``in_patches``.
             where: patches.
-            num_steps: that the function makes in a batch.
+            num_steps: by which the bar moves on in a batch, also where a function hands fewer to ``progress``.
             apart: see ``in_patches``.
         """
         total = -(-len(where) * self.num_samples // self.slice_batch_size) * num_steps
@@ -117,8 +116,14 @@ class SlicewiseInferer(Inferer):
                     yield step
                     bar.update()
 
+            def counted(*batch: Any) -> Tensor:
+                start = bar.n
+                answers = function(*batch, progress=progress)
+                bar.update(start + num_steps - bar.n)
+                return answers
+
             return in_patches(
-                partial(function, progress=progress),
+                counted,
                 images,
                 where,
                 self.grid.patch_size,

@@ -2,9 +2,8 @@ import pytest
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
-from tqdm import tqdm
 
-from common.inferers.models import noise_predictor, ticking
+from common.inferers.models import noise_predictor
 
 
 def test_a_class_conditional_network_is_told_one_class():
@@ -26,11 +25,3 @@ def test_a_network_of_any_dimension_gives_what_it_gave_in_the_layout_that_suits_
     expected = unet(x_t, timesteps)
     torch.testing.assert_close(noise_predictor(unet)(x_t, timesteps), expected)
     assert unet.conv_in.conv.weight.is_contiguous(memory_format=layout)
-
-
-def test_a_bar_moves_on_with_each_transition():
-    bar = tqdm(total=3, disable=True)
-    moved = []
-    bar.update = lambda: moved.append(len(moved))
-    assert list(ticking(bar, "abc")) == ["a", "b", "c"]
-    assert moved == [0, 1, 2]

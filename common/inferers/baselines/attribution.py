@@ -51,7 +51,7 @@ class AttributionTranslator(Translator):
         copied = deepcopy(network.get_submodule(self.part))  # MONAI's explainers leave hooks and gradients behind
         explain = self.explainer(AtTimestep(copied, self.timestep), f"network.{self.layer}")
         with torch.enable_grad():  # they take one image at a time
-            found = torch.cat([self.explain(explain, image) for image in progress(batch.image.split(1))]).detach()
+            found = torch.cat([self.explain(explain, image) for image in batch.image.split(1)]).detach()
         return with_map(batch.image, found / found.amax((1, 2), keepdim=True).clamp(min=1e-12))
 
     def explain(self, explain: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:

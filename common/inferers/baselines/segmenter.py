@@ -37,7 +37,7 @@ class NetworkSegmenter(Segmenter):
             for module in switched:
                 module.train()
             with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
-                (output,) = (segmenter(each).float() for each in progress([image]))
+                output = segmenter(image).float()
             for module, was in zip(switched, training, strict=True):
                 module.train(was)
         if output.shape[1] > num_regions:
