@@ -1,15 +1,28 @@
+from functools import partial
+
 import pytest
 import torch
 from monai.data import MetaTensor
 from skimage.filters import threshold_otsu
 from torch import nn
+from translated import BrightIsDiseased, taken, translating
 
-from common.inferers.condition import ConditionDifferenceInferer
+from common.inferers.condition import ConditionDifferenceTranslator, ScaledDifference
+from common.inferers.grid import Grid
+from common.inferers.translation import TranslationInferer
+from common.inferers.variants import one_at_a_time
 from common.networks.parts import NetworkParts
 from common.schedulers import NoiseSchedule
 
 SCHEDULE = NoiseSchedule(100)
-OPTIONS = {"patch_size": (24, 24), "pixel_mm": 2.0, "threshold": 0.5, "progress": False, "noise_level": 40}
+OPTIONS = {
+    "schedule": SCHEDULE,
+    "noise_level": 40,
+    "threshold": 0.5,
+    "num_channels": 1,
+    "normalize": "none",
+    "margin": 0,
+}
 LESION = (slice(10, 14), slice(10, 14))
 
 
@@ -28,12 +41,6 @@ class LesionWhereDiseased(nn.Module):
         return (1 - alpha_bar).sqrt() * (x_t - alpha_bar.sqrt() * mean) / (alpha_bar * 0.01 + 1 - alpha_bar)
 
 
-class BrightIsDiseased(nn.Module):
-    def forward(self, x_t, timesteps):
-        brightness = 40 * (x_t.flatten(1).mean(1, keepdim=True) - 0.5)
-        return torch.cat([-brightness, brightness], 1)
-
-
 @pytest.fixture
 def network():
     return NetworkParts("diffusion", diffusion=LesionWhereDiseased(), classifier=BrightIsDiseased()).eval()
@@ -48,7 +55,9 @@ def image():
 
 
 def inferer(**options):
-    return ConditionDifferenceInferer(SCHEDULE, **{**OPTIONS, "normalize": "none", "margin": 0, **options})
+    """Return an inferer; options are those of its map, its translator, its grid, or its own."""
+    score = {key: options.pop(key) for key in ("map_mode", "map_range") if key in options}
+    return translating(ConditionDifferenceTranslator, **{**OPTIONS, "score": ScaledDifference(**score), **options})
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 10.0])
@@ -124,14 +133,18 @@ def test_positive_maps_begin_at_0_where_the_class_makes_nothing_brighter(network
 
 
 def test_several_settings_give_versions_from_the_same_noise(network, image):
-    found = inferer(noise_level=[40, 60], tau=[0.9, 0.95]).examine_versions(image[0].as_tensor(), (2.0, 2.0), network)
-    assert len(found) == 4
-    alone = inferer(noise_level=60, tau=0.9)(image, network)[0]
-    torch.testing.assert_close(found[2], alone, rtol=0, atol=1e-5)
+    makes = partial(ConditionDifferenceTranslator, schedule=SCHEDULE, noise_level=40, tau=0.95)
+    levels, shares = one_at_a_time(makes, {"noise_level": [40, 60], "tau": [0.9]})
+    versions = [
+        *levels.examine(inferer(), image[0].as_tensor(), (2.0, 2.0), network),
+        *shares.examine(inferer(), image[0].as_tensor(), (2.0, 2.0), network),
+    ]
+    for version, options in zip(versions, [{}, {"noise_level": 60}, {"tau": 0.9}], strict=True):
+        torch.testing.assert_close(version, inferer(**options)(image, network)[0], rtol=0, atol=1e-5)
 
 
 def test_amp_leaves_it_in_float32(network, image):
-    torch.testing.assert_close(inferer(amp=True)(image, network), inferer()(image, network), rtol=0, atol=0)
+    assert torch.equal(inferer(amp=True)(image, network), inferer()(image, network))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +159,24 @@ def test_unknown_maps_are_refused(options, message):
         inferer(**options)
 
 
-def test_guidance_without_a_classifier_is_refused(network, image):
-    with pytest.raises(ValueError, match="guidance needs a classifier"):
-        inferer(guidance_scale=1.0, classifier=None)(image, network)
+def test_guidance_does_not_need_the_classifier_that_tells_the_probability_of_disease(network, image):
+    guided = {**OPTIONS, "guidance_scale": 10.0, "patch_size": (24, 24), "pixel_mm": 2.0}
+    silent = TranslationInferer(
+        grid=Grid(**taken(Grid, guided)),
+        translator=ConditionDifferenceTranslator(**taken(ConditionDifferenceTranslator, guided)),
+        score=ScaledDifference(),
+        threshold=0.5,
+        classifier=None,
+        progress=False,
+    )
+    found = silent(image, network)
+    assert torch.equal(found[:, :-1], inferer(guidance_scale=10.0)(image, network)[:, :-1])
+    assert not found[:, -1].any()
+
+
+def test_a_map_is_scaled_within_the_organ_alone():
+    change = torch.tensor([-9.0, 1.0, 2.0, 3.0]).view(1, 1, 1, 4)
+    assert ScaledDifference()(change, change > 0).flatten().tolist() == [0, 0, 0.5, 1]
 
 
 def test_a_slice_whose_map_is_constant_has_no_mask_of_its_own(network, image):

@@ -3,12 +3,14 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from common.inferers.segmentation import DiffusionEnsembleInferer, SegmenterEnsembleInferer
+from common.inferers.baselines.segmenter import NetworkSegmenter
+from common.inferers.grid import Grid
+from common.inferers.segmentation import DiffusionSegmenter, EnsembleInferer
 from common.networks.parts import NetworkParts
 from common.schedulers import NoiseSchedule
 
 SCHEDULE = NoiseSchedule(100)
-OPTIONS = {"patch_size": (24, 24), "pixel_mm": 2.0, "progress": False, "num_channels": 2}
+GRID = Grid(patch_size=(24, 24), pixel_mm=2.0, num_channels=2, normalize="none")
 STD = 0.2
 
 
@@ -29,13 +31,7 @@ class MaskOfBrightness(nn.Module):
 
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    dropping = nn.Sequential(nn.Conv2d(2, 32, 1), nn.Dropout2d(0.5), nn.Conv2d(32, 1, 1))
-    unsure = nn.Conv2d(2, 2, 1)
-    nn.init.zeros_(unsure.weight)
-    unsure.bias.data = torch.tensor([1.0, 0.5])
-    parts = {"diffusion": MaskOfBrightness(), "dropping": dropping, "unsure": unsure, "plain": nn.Conv2d(2, 1, 1)}
-    return NetworkParts("diffusion", **parts).eval()
+    return NetworkParts("diffusion", diffusion=MaskOfBrightness()).eval()
 
 
 @pytest.fixture
@@ -45,8 +41,9 @@ def image():
     return MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0])))
 
 
-def diffusion(**options):
-    return DiffusionEnsembleInferer(SCHEDULE, **{**OPTIONS, "normalize": "none", **options})
+def diffusion(sampler="ddpm", **options):
+    segmenter = DiffusionSegmenter(schedule=SCHEDULE, sampler=sampler)
+    return EnsembleInferer(grid=GRID, segmenter=segmenter, progress=False, **options)
 
 
 def test_mean_and_variance_are_those_of_the_masks(network, image):
@@ -107,34 +104,9 @@ def test_regions_within_one_another_are_counted_in_the_mask(image):
         def forward(self, x):
             return torch.stack([x[:, 0] - 0.2, x[:, 0] - 0.3, x[:, 0] - 0.4], 1) * 1000
 
-    inferer = SegmenterEnsembleInferer(part="plain", num_regions=3, num_samples=1, normalize="none", **OPTIONS)
+    segmenter = NetworkSegmenter(part="plain")
+    inferer = EnsembleInferer(grid=GRID, segmenter=segmenter, num_regions=3, num_samples=1, progress=False)
     found = inferer(image, NetworkParts("plain", plain=Regions()))[0]
     bright = image[0, 0].as_tensor()
     torch.testing.assert_close(found[-2], sum((bright > x).float() for x in (0.2, 0.3, 0.4)))
     assert len(found) == 3 + 3 + 2
-
-
-def test_dropout_stays_on_only_for_the_draws(network, image):
-    options = {"part": "dropping", "num_samples": 30, **OPTIONS}
-    found = SegmenterEnsembleInferer(dropout=True, **options)(image, network)
-    assert found[0, 1].max() > 1e-4
-    assert not network.dropping.training
-    assert not network.dropping[1].training
-    assert SegmenterEnsembleInferer(**options)(image, network)[0, 1].max() < 1e-6
-    torch.testing.assert_close(SegmenterEnsembleInferer(dropout=True, **options)(image, network), found)
-
-
-def test_draws_leave_the_global_random_state_as_it_was(network, image):
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    SegmenterEnsembleInferer(dropout=True, part="dropping", **OPTIONS)(image, network)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_logits_with_variances_are_drawn(network, image):
-    """Logits are N(1, e^0.5) everywhere."""
-    found = SegmenterEnsembleInferer(part="unsure", num_samples=200, **OPTIONS)(image, network)[0]
-    head = found[-1] > 0
-    drawn = (1 + torch.randn(100000, generator=torch.Generator().manual_seed(0)) * torch.tensor(0.25).exp()).sigmoid()
-    assert found[0][head].mean() == pytest.approx(drawn.mean().item(), abs=2e-3)
-    assert found[1][head].mean() == pytest.approx(drawn.var().item(), rel=0.03)

@@ -2,69 +2,20 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from torch import nn
+from translated import brain, maps, translating
 
-from common.inferers.comparisons import (
-    ATTRIBUTIONS,
-    AtTimestep,
-    AttributionInferer,
-    EqualizedInferer,
-    MedianTranslationInferer,
-    ReconstructionTranslationInferer,
-)
+from common.inferers.baselines.attribution import ATTRIBUTIONS, AtTimestep, AttributionTranslator
 from common.networks.encoder_unet import EncoderUNet
 from common.networks.parts import NetworkParts
 
-OPTIONS = {
-    "pixel_mm": 2.0,
-    "patch_size": (24, 24),
-    "num_channels": 2,
-    "threshold": 0.1,
-    "progress": False,
-    "normalize": "none",
-    "classifier": None,
-}
+
+def attributing(**options):
+    return translating(AttributionTranslator, normalize="none", classifier=None, **options)
 
 
 @pytest.fixture
 def image():
-    """A head in the middle of black air, two channels, three slices."""
-    generator = torch.Generator().manual_seed(0)
-    volume = torch.zeros(1, 2, 32, 32, 3)
-    volume[:, :, 8:24, 8:24] = (1 + 2 * torch.rand((1, 2, 16, 16, 3), generator=generator)) / 3
-    return MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0], dtype=torch.float64)))
-
-
-def parts(result):
-    names = ("anomaly", "translated", "mask", "organ", "probability")
-    return dict(zip(names, result[0].split([1, 2, 1, 1, 1]), strict=True))
-
-
-def test_an_autoencoder_that_codes_its_input_in_a_tuple_is_understood(image):
-    class Halves(nn.Module):
-        def forward(self, x):
-            return x / 2, None
-
-    result = parts(ReconstructionTranslationInferer("vae", **OPTIONS)(image, NetworkParts("vae", vae=Halves())))
-    torch.testing.assert_close(result["translated"], image[0].as_tensor() / 2)
-
-
-def test_the_control_is_the_distance_to_the_median_of_head_slice_and_channel(image):
-    result = parts(MedianTranslationInferer(**OPTIONS)(image, None))
-    head = result["organ"][0] > 0
-    for k in range(3):
-        for c in range(2):
-            inside = image[0, c, ..., k].as_tensor()[head[..., k]]
-            torch.testing.assert_close(result["translated"][c, ..., k][head[..., k]], inside.median().expand_as(inside))
-
-
-def test_the_other_control_is_the_rank_of_a_pixel_in_its_slice(image):
-    found = parts(EqualizedInferer(1, **OPTIONS)(image, None))["anomaly"][0, ..., 1]
-    voxels = image[0, 1, ..., 1].as_tensor()
-    head = voxels > 0
-    order = voxels[head].argsort()
-    assert (found[head][order].diff() > -1e-5).all()
-    assert found[head].mean() == pytest.approx(0.5, abs=0.05)
-    assert (found[~head] == 0).all()
+    return brain(scale=1.0)
 
 
 @pytest.fixture
@@ -79,7 +30,7 @@ def network():
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("method", ATTRIBUTIONS)
 def test_what_a_classifier_looks_at_is_a_map_of_its_own_in_each_slice(image, network, method, smooth):
-    result = parts(AttributionInferer(method, smooth=smooth, **OPTIONS)(image, network))
+    result = maps(attributing(method=method, smooth=smooth)(image, network))
     found, head = result["anomaly"][0], result["organ"][0] > 0
     assert found.isfinite().all()
     assert found.min() >= 0
@@ -117,7 +68,7 @@ def test_activation_maps_are_what_their_papers_say():
 
 def test_another_attribution_is_refused():
     with pytest.raises(ValueError, match="method must be one of saliency, grad_cam"):
-        AttributionInferer("gradcam", **OPTIONS)
+        AttributionTranslator(method="gradcam")
 
 
 def test_saliency_is_the_gradient_of_the_diseased_class(network):
@@ -128,8 +79,7 @@ def test_saliency_is_the_gradient_of_the_diseased_class(network):
             return torch.stack([torch.zeros_like(score), score], 1)
 
     image = MetaTensor(torch.ones(1, 2, 24, 24), affine=torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0])))
-    inferer = AttributionInferer(**OPTIONS | {"margin": 0})
-    found = parts(inferer(image, NetworkParts("classifier", classifier=Weighted())))["anomaly"]
+    found = maps(attributing(margin=0)(image, NetworkParts("classifier", classifier=Weighted())))["anomaly"]
     torch.testing.assert_close(found[0], torch.arange(24.0).expand(24, 24) / 23)
 
 
