@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -23,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from common.checkpoints import load_parts
 from common.metrics.segmentation import examine_segmentation, segmentation_statistics
 from common.studies.plan import methods
+from common.transforms.grid import pixel_size_mm
 
 from . import bundle_parser
 from .recipes import recipe_of
@@ -169,8 +171,9 @@ def compare(
     """Print what settings take, and, where a row asks for them, ``scores`` of what they find.
 
     Args:
-        rows: of settings, see ``common.studies.plan.methods``; what varies in a row is done one after the other. Scores
-            are those of ``segmentation_statistics``, by what they are called here.
+        rows: of settings, see ``common.studies.plan.methods``; what varies in a row is done one after the other, and
+            ``variants`` share what they can. Scores are those of ``segmentation_statistics``, by what they are called
+            here.
         shared: settings of the bundle's study, which rows may have by name.
         configs: (keys that are set) -> parser of the config.
         network: the container.
@@ -183,13 +186,25 @@ def compare(
         for method in methods([options], shared):
             parser = configs(method.settings)
             inferer = inferer_of(parser)
-            seconds, result = timed(inferer, case, network)
+            seconds, result = timed(all_variants(parser) if "variants" in parser else inferer, case, network)
             spent += seconds / case.inputs.shape[-1] / getattr(inferer, "num_samples", 1)
             if "scores" in row:
                 statistics = scores(dict(zip(inferer.channels, result.cpu().numpy(), strict=True)), case)
                 found = "".join(f", {name} {statistics[of]:.3f}" for name, of in row["scores"].items())
         first = first or spent
         line(row["name"], f"{spent:.3f} s a slice and draw, {spent / first:.2f} times the first{found}")
+
+
+def all_variants(parser: ConfigParser) -> Callable[[MetaTensor, nn.Module], list[Tensor]]:
+    """Return what examines one image with all ``variants`` of a config."""
+    inferer, variants = inferer_of(parser), parser.get_parsed_content("variants")
+
+    @torch.no_grad()
+    def examine(inputs: MetaTensor, network: nn.Module) -> list[Tensor]:
+        volume = convert_to_tensor(inputs[0], track_meta=False).float()
+        return variants.examine(inferer, volume, pixel_size_mm(inputs), network)
+
+    return examine
 
 
 def scores(maps: Mapping[str, NDArray[Any]], case: DemoCase) -> dict[str, float]:

@@ -7,9 +7,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 HEAD = {"_target_": "common.studies.cases.head", "_mode_": "callable"}
-GRID = {"pixel_mm": 1.0, "patch_size": [16, 16], "normalize": "none", "threshold": 0.5, "seed": "@seed"}
-CHANNELS = ["mean", "uncertainty", "mask", "organ"]
-SPLIT = {"_target_": "common.transforms.channels.SplitChannelsd", "keys": "pred", "names": CHANNELS}
+GRID = {"_target_": "common.inferers.grid.Grid", "pixel_mm": 1.0, "patch_size": [16, 16], "normalize": "none"}
 
 
 def patients(dataset_dir, split, first=0):
@@ -38,15 +36,21 @@ def bright_or_dropped():
 
 
 def inferer(name, **options):
-    return {"_target_": f"common.inferers.{name}", **GRID, **options}
+    return {"_target_": f"common.inferers.{name}", "grid": GRID, "threshold": 0.5, "seed": "@seed", **options}
 
 
-ENSEMBLE = inferer("segmentation.SegmenterEnsembleInferer", dropout=True, part="segmenter", num_samples="@num_samples")
+def control(name, **options):
+    translator = {"_target_": f"common.inferers.baselines.controls.{name}", **options}
+    options = {"translator": translator, "classifier": None, "median_radius": "@median_radius"}
+    return inferer("translation.TranslationInferer", **options)
+
+
+SEGMENTER = {"_target_": "common.inferers.baselines.segmenter.NetworkSegmenter", "part": "segmenter", "dropout": True}
+ENSEMBLE = inferer("segmentation.EnsembleInferer", segmenter=SEGMENTER, num_samples="@num_samples")
 
 
 def small_bundle(folder):
     """Write weights and return the configs of the bundle, as a study takes them."""
-    translation = {"classifier": None, "median_radius": "@median_radius"}
     shared = {
         "device": "$torch.device('cpu')",
         "imports": ["$import torch"],
@@ -62,15 +66,11 @@ def small_bundle(folder):
         "dataset_dir": "",
         "split": "testing",
         "dataset": {"_target_": "studied.patients", "dataset_dir": "@dataset_dir", "split": "@split"},
-        "inferer": inferer("comparisons.EqualizedInferer", channel=0, **translation),
+        "inferer": control("EqualizedTranslator", channel=0),
         "ensemble": ENSEMBLE,
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [{**SPLIT, "names": ["mean", "uncertainty", "mask", "organ"]}],
-        },
         "display": {"_target_": "common.report.figures.Display", "window": None, "map_window": [0, 1], "unit": "of 1"},
     }
-    baselines = {"inferer": inferer("comparisons.MedianTranslationInferer", **translation)}
+    baselines = {"inferer": control("MedianTranslator")}
     configs = {"inference": shared | inference, "baselines": shared | baselines}
 
     def parser(name, **settings):

@@ -75,7 +75,7 @@ def test_settings_are_compared_with_the_first_and_what_varies_adds_up(configs, n
     rows = [
         {"name": "once", "settings": {"num_samples": 1}},
         {"name": "five times", "with": ["five"], "vary": {"seed": [0, 1, 2]}},
-        {"name": "scored", "settings": {"inferer::dropout": False}, "scores": scores},
+        {"name": "scored", "settings": {"inferer::segmenter::dropout": False}, "scores": scores},
     ]
     compare(rows, {"five": {"num_samples": 5}}, configs, network, case)
     lines = printed(capsys)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from studied import ENSEMBLE, small_bundle
+from studied import ENSEMBLE, SEGMENTER, small_bundle
 
 from ci.benchmark import demo_case
 from ci.gpu_check import demo_maps, fill_difference, first_call, gates_hold, gpu_check, time_at_size
@@ -14,7 +14,8 @@ def configs(tmp_path):
     bundle = small_bundle(tmp_path)
 
     def parser(amp=False, slice_batch_size=16, **keys):
-        inferer = {**ENSEMBLE, "dropout": False, "amp": amp, "slice_batch_size": slice_batch_size}
+        segmenter = {**SEGMENTER, "dropout": False, "amp": amp}
+        inferer = {**ENSEMBLE, "segmenter": segmenter, "slice_batch_size": slice_batch_size}
         return bundle("inference", **{"inferer": inferer, "dataset::first": 2, **keys})
 
     return parser
@@ -43,7 +44,7 @@ def test_the_demonstration_is_compared_with_itself_in_fast_arithmetic(configs, c
 
 def test_a_gate_does_not_hold_where_fast_arithmetic_finds_something_else(configs, capsys):
     def broken(amp=False, **keys):
-        return configs(**keys, **({"inferer::organ": "image", "inferer::threshold": 0.0} if amp else {}))
+        return configs(**keys, **({"inferer::grid::organ": "image", "inferer::threshold": 0.0} if amp else {}))
 
     assert not gates_hold(broken)
 

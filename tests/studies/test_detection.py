@@ -18,7 +18,13 @@ PLAN = {
         {"name": "filter {radius}", "radii": [[2]], "against": "filter [1]"},
         {"name": "median", "config": "baselines"},
     ],
-    "tuning": [{"name": "channel {channel}, filter {radius}", "vary": {"inferer::channel": [0]}, "radii": [[0], [3]]}],
+    "tuning": [
+        {
+            "name": "channel {channel}, filter {radius}",
+            "vary": {"inferer::translator::channel": [0]},
+            "radii": [[0], [3]],
+        }
+    ],
 }
 
 

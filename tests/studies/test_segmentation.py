@@ -19,7 +19,7 @@ PLAN = {
     "rows": [
         {"name": "ours", "inferer": "ensemble"},
         {"name": "many", "inferer": "ensemble", "members": 7},
-        {"name": "once", "inferer": "ensemble", "members": 1, "settings": {"ensemble::dropout": False}},
+        {"name": "once", "inferer": "ensemble", "members": 1, "settings": {"ensemble::segmenter::dropout": False}},
     ],
 }
 
