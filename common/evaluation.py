@@ -1,13 +1,14 @@
 """Evaluations that outlive a bad case, and that are repeated."""
 
 import logging
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 from monai.data import decollate_batch
-from monai.engines import Evaluator, SupervisedEvaluator
+from monai.engines import SupervisedEvaluator
 
 from .files import write_csv
 
@@ -38,24 +39,29 @@ class CaseEvaluator(SupervisedEvaluator):
             return engine.state.output
 
 
-def run_repeats(evaluator: Evaluator, inferer: Any, scores: Any, num_repeats: int, output_dir: str) -> None:
-    """Run an evaluation with one seed after the other.
+def run_repeats(evaluator: SupervisedEvaluator, inferer: Any, scores: Any, num_repeats: int, output_dir: str) -> None:
+    """Run an evaluation with one seed after the other; the evaluator's inferer is as before at the end.
 
     With several, ``repeats.csv`` has mean and standard deviation over the repeats for each row of the summary; all else
     in the folder is of the last.
 
     Args:
         evaluator: of labelled cases.
-        inferer: its inferer, with ``seed``: that of the first repeat.
+        inferer: its inferer, with ``seed``: that of the first repeat; the others have copies of it.
         scores: handler of the evaluator, with ``rows``: ``Detection`` or ``SegmentationScores``.
         num_repeats: 1 is a plain run.
         output_dir: where the table goes.
     """
-    first, found = inferer.seed, []
-    for repeat in range(num_repeats):
-        inferer.seed = first + repeat
-        evaluator.run()
-        found.append({row["metric"]: row["value"] for row in scores.rows})
+    found = []
+    try:
+        for repeat in range(num_repeats):
+            seeded = copy(inferer)
+            seeded.seed += repeat
+            evaluator.inferer = seeded
+            evaluator.run()
+            found.append({row["metric"]: row["value"] for row in scores.rows})
+    finally:
+        evaluator.inferer = inferer
     if num_repeats == 1 or not found[0] or idist.get_rank() > 0:
         return
     rows = []

@@ -36,27 +36,68 @@ def test_a_bad_case_is_recorded_and_the_others_are_done():
 
 
 class Drawing:
-    """An evaluation whose results depend on the seed of its inferer."""
+    """An inferer whose results depend on its seed."""
 
-    def __init__(self):
-        self.seed, self.rows = 5, []
+    seed = 5
 
-    def run(self):
-        self.rows = [{"metric": "Dice", "value": 0.1 * self.seed}, {"metric": "HD95", "value": 2.0}]
+    def __call__(self, inputs, network):
+        if self.seed == 8:
+            raise KeyboardInterrupt
+        return inputs * self.seed
 
 
-def test_repeats_have_seeds_of_their_own_and_a_table(tmp_path):
-    drawing = Drawing()
-    run_repeats(drawing, drawing, drawing, 4, str(tmp_path))
+class Scores:
+    """The score of the last case, and one that never changes."""
+
+    rows = ()
+
+    def __call__(self, item):
+        self.rows = [{"metric": "Dice", "value": float(item["pred"])}, {"metric": "HD95", "value": 2.0}]
+        return item
+
+
+@pytest.fixture
+def scores():
+    return Scores()
+
+
+@pytest.fixture
+def evaluator(scores):
+    return CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset([{"image": torch.full((1,), 0.1)}]), batch_size=1),
+        network=nn.Identity(),
+        inferer=Drawing(),
+        postprocessing=scores,
+        failures=Failures(),
+    )
+
+
+def test_repeats_have_seeds_of_their_own_and_a_table(evaluator, scores, tmp_path):
+    run_repeats(evaluator, evaluator.inferer, scores, 3, str(tmp_path))
     rows = list(csv.DictReader((tmp_path / "repeats.csv").open()))
     assert [row["metric"] for row in rows] == ["Dice", "HD95"]
-    assert float(rows[0]["mean"]) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
-    assert float(rows[0]["std"]) == pytest.approx(np.std([0.5, 0.6, 0.7, 0.8], ddof=1))
+    assert float(rows[0]["mean"]) == pytest.approx(np.mean([0.5, 0.6, 0.7]))
+    assert float(rows[0]["std"]) == pytest.approx(np.std([0.5, 0.6, 0.7], ddof=1))
     assert float(rows[1]["std"]) == 0
 
 
-def test_a_single_run_has_no_table_of_repeats(tmp_path):
-    drawing = Drawing()
-    run_repeats(drawing, drawing, drawing, 1, str(tmp_path))
-    assert drawing.rows[0]["value"] == 0.5
+def test_a_single_run_has_no_table_of_repeats(evaluator, scores, tmp_path):
+    run_repeats(evaluator, evaluator.inferer, scores, 1, str(tmp_path))
+    assert scores.rows[0]["value"] == pytest.approx(0.5)
     assert not list(tmp_path.iterdir())
+
+
+def test_repeats_leave_the_evaluators_inferer_as_it_was(evaluator, scores, tmp_path):
+    inferer = evaluator.inferer
+    run_repeats(evaluator, inferer, scores, 3, str(tmp_path))
+    assert evaluator.inferer is inferer
+    assert inferer.seed == 5
+
+
+def test_repeats_leave_the_evaluators_inferer_as_it_was_after_an_error_too(evaluator, scores, tmp_path):
+    inferer = evaluator.inferer
+    with pytest.raises(KeyboardInterrupt):
+        run_repeats(evaluator, inferer, scores, 4, str(tmp_path))
+    assert evaluator.inferer is inferer
+    assert inferer.seed == 5
