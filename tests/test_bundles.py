@@ -35,8 +35,10 @@ MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "read
 MAY_DIFFER |= {"display", "num_samples"}
 """Keys of one name that mean the same and need not be equal in train.json and inference.json."""
 
+PARTS = {"grid", "translator", "inpainter", "segmenter"}
+"""Arguments of an inferer that are definitions of their own, called as they are."""
 SET_BY_THE_TASK = {"schedule", "num_resamples", "num_samples", "progress"}
-"""Arguments of the inferer that a training may choose for its task, as it has little time."""
+"""Arguments of the inferer, or of its parts, that a training may choose for its task, as it has little time."""
 INFERENCE_ALONE = {
     "schedule",
     "num_resamples",
@@ -167,24 +169,52 @@ def test_numbers_of_one_name_are_equal_in_train_and_inference(bundle):
 def test_the_task_of_a_training_is_done_as_in_inference(bundle):
     """So that the threshold is fitted with the settings that it is then used with."""
     train, inference = (parser_of(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
-    ours, theirs = train.config["inferer"], inference.config["inferer"]
+    parts = PARTS & inference.config["inferer"].keys()
+    made_by_the_task = parts - train.config["inferer"].keys()
+    assert len(parts) == 2
+    compare_definitions("inferer", train, inference, made_by_the_task)
+    for part in parts:
+        assert inference.config["inferer"][part] == f"@{part}"
+        compare_definitions(part, train, inference)
+    task = train.config["task"]
+    for call in (task[key] for key in ("inferer", "full_inferer") if key in task):
+        given = arguments(call, "inferer")
+        assert made_by_the_task <= given.keys() <= made_by_the_task | SET_BY_THE_TASK
+        for part in made_by_the_task:
+            assert arguments(given[part], part).keys() <= SET_BY_THE_TASK
+
+
+def compare_definitions(name, train, inference, made_by_the_task=frozenset()):
+    """Compare two definitions argument by argument, without the parts, which have definitions of their own."""
+    ours, theirs = train.config[name], inference.config[name]
     assert ours["_target_"] == theirs["_target_"]
     given = {key: value for key, value in ours.items() if key[0] != "_" and key != "progress"}
-    assert theirs.keys() - given.keys() - {"_target_"} <= INFERENCE_ALONE
-    assert given.keys() <= theirs.keys()
+    assert theirs.keys() - given.keys() - {"_target_"} <= INFERENCE_ALONE | made_by_the_task, name
+    assert given.keys() <= theirs.keys(), name
     for key, value in given.items():
         reference = NAMED_OTHERWISE.get(value, value) if isinstance(value, str) else value
-        assert reference == theirs[key], key
-        if isinstance(value, str) and value.startswith("@") and key not in SET_BY_THE_TASK:
-            name, other = value[1:], theirs[key][1:]
-            if isinstance(train.config[name], dict):
-                assert train.config[name] == inference.config[other], key
-            else:
-                assert train.get_parsed_content(name) == inference.get_parsed_content(other), key
-    for call in (train.config["task"].get(key, "@inferer") for key in ("inferer", "full_inferer")):
-        assert call == "@inferer" or call.startswith("$@inferer(")
-        tree = ast.parse(call.replace("$", "").replace("@", ""), mode="eval").body
-        assert {keyword.arg for keyword in getattr(tree, "keywords", [])} <= SET_BY_THE_TASK
+        assert reference == theirs[key], f"{name}::{key}"
+        if key not in SET_BY_THE_TASK | PARTS:
+            compare_references(value, train, inference)
+
+
+def compare_references(value, train, inference):
+    """Compare what all keys that a value refers to stand for, and what those refer to."""
+    for name in re.findall(r"@(\w+)", json.dumps(value)):
+        other = NAMED_OTHERWISE.get(f"@{name}", f"@{name}")[1:]
+        if isinstance(train.config[name], dict):
+            assert train.config[name] == inference.config[other], name
+            compare_references(train.config[name], train, inference)
+        else:
+            assert train.get_parsed_content(name) == inference.get_parsed_content(other), name
+
+
+def arguments(call, name):
+    """Return the arguments that a definition is called with, as expressions; none where it is only referred to."""
+    tree = ast.parse(call.replace("$", "").replace("@", ""), mode="eval").body if isinstance(call, str) else call
+    assert (tree.func if isinstance(tree, ast.Call) else tree).id == name
+    assert not getattr(tree, "args", [])
+    return {keyword.arg: keyword.value for keyword in getattr(tree, "keywords", [])}
 
 
 @bundles
