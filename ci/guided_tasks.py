@@ -54,9 +54,9 @@ class Translator:
         self.variants = SharedEncoding(translator=self.inferer.translator, guidances=guidances)
 
     @torch.no_grad()
-    def __call__(self, image: NDArray[Any], wanted: NDArray[np.bool_] | None = None) -> list[NDArray[Any]]:
+    def __call__(self, image: NDArray[Any], target: NDArray[np.bool_] | None = None) -> list[NDArray[Any]]:
         """Return the translated versions of an image, shape (C, X, Y, Z)."""
-        channels = image if wanted is None else np.concatenate([image, wanted[None]])
+        channels = image if target is None else np.concatenate([image, target[None]])
         volume = torch.as_tensor(channels.astype(np.float32)).to(next(self.network.parameters()).device)
         versions = self.variants.examine(self.inferer, volume, SPACING[:2], self.network)
         return [version[1 : 1 + len(image)].cpu().numpy() for version in versions]
@@ -79,7 +79,7 @@ def guided_tasks(
         settings: keys of both overlays, such as ``num_inference_steps``.
 
     Returns:
-        Share of the slices whose tumour grows with the wanted ratio; mean Dice of what was put where it was wanted.
+        Share of the slices whose tumour grows with the target ratio; mean Dice of what was put where it was target.
     """
     folder = Path(output_dir or ROOT / "work" / BUNDLE / "guided_tasks").resolve()
     phantoms = [brain_mr(SPLITS[split] + number, spacing=SPACING, tumour=True) for number in range(patients)]
@@ -92,7 +92,7 @@ def guided_tasks(
         Section(
             "Wanted ratio", [f"Tumour area does not shrink with the ratio in {share}. Lime: tumour."], grown, strips
         ),
-        Section("Wanted mask", [f"Mean Dice {mean}. Lime: wanted mask."], placed, pairs),
+        Section("Wanted mask", [f"Mean Dice {mean}. Lime: target mask."], placed, pairs),
     ]
     write_page(folder / "report.html", "Guidance by a regressor and by a segmenter", sections, "Synthetic images.")
     print(f"regression: area monotone in the ratio in {share}")
@@ -128,21 +128,21 @@ def regression(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[f
 
 
 def segmentation(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[float, list[Row], list[Picture]]:
-    """Return the mean Dice, a row for each slice, and strips; wanted of each twin is the patient's own tumour."""
+    """Return the mean Dice, a row for each slice, and strips; target of each twin is the patient's own tumour."""
     translator, rows, pictures = Translator("segmentation", **settings), [], []
     for number, phantom in enumerate(tqdm(phantoms, desc="segmentation")):
-        wanted, scale = phantom.tumour > 0, translator.scale(phantom.healthy)
-        (version,) = translator(phantom.healthy, wanted)
+        target, scale = phantom.tumour > 0, translator.scale(phantom.healthy)
+        (version,) = translator(phantom.healthy, target)
         contrast = difference(phantom.image, phantom.healthy, scale)
         changed = difference(version, phantom.healthy, scale)
-        for z in _slices(wanted):
-            bar = contrast[..., z][wanted[..., z]].mean() / 2
-            found, mask = changed[..., z] > bar, wanted[..., z]
+        for z in _slices(target):
+            bar = contrast[..., z][target[..., z]].mean() / 2
+            found, mask = changed[..., z] > bar, target[..., z]
             overlap = float(dice(found, mask))
-            rows.append({"patient": number, "slice": z, "wanted pixels": int(mask.sum()), "dice": overlap})
-        z = int(wanted.sum((0, 1)).argmax())
+            rows.append({"patient": number, "slice": z, "target pixels": int(mask.sum()), "dice": overlap})
+        z = int(target.sum((0, 1)).argmax())
         images = {"twin": phantom.healthy, "synthetic": version, "the phantom's tumour": phantom.image}
-        pictures.append(_strip(f"Patient {number}, FLAIR.", images, wanted, z))
+        pictures.append(_strip(f"Patient {number}, FLAIR.", images, target, z))
     return float(np.mean([row["dice"] for row in rows])), rows, pictures
 
 

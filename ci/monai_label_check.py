@@ -293,10 +293,10 @@ class Check:
 
     def _demo_image(self, item: dict[str, Any]) -> Any:
         """Return an image in one file, as MONAI Label knows it; channels in files of their own are its last axis."""
-        wanted = self.config.get("sequences") or SEQUENCES
+        sequences = self.config.get("sequences") or SEQUENCES
         names = list(np.atleast_1d(item["image"]))
         if len(names) == len(SEQUENCES):
-            names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in wanted]
+            names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in sequences]
         paths = [self.source / "demo" / name for name in names]
         return nib.load(paths[0]) if len(paths) == 1 else nib.concat_images([str(path) for path in paths])
 
@@ -347,18 +347,18 @@ def make_environment(folder: Path) -> Path:
     """
     held_back = {line.partition("==")[0] for line in REQUIREMENTS}
     tested = (ROOT / "requirements.txt").read_text().splitlines()
-    wanted = "\n".join([line for line in tested if line.partition("==")[0] not in held_back] + REQUIREMENTS)
+    requirements_text = "\n".join([line for line in tested if line.partition("==")[0] not in held_back] + REQUIREMENTS)
     installed, requirements, python = folder / "installed.txt", folder / "requirements.txt", folder / "bin" / "python"
-    if not installed.is_file() or installed.read_text() != wanted:
+    if not installed.is_file() or installed.read_text() != requirements_text:
         _run(sys.executable, "-m", "venv", folder)
-        requirements.write_text(wanted)
+        requirements.write_text(requirements_text)
         _run(python, "-m", "pip", "install", "--quiet", "-r", requirements)
         _run(python, "-m", "pip", "install", "--quiet", "--no-deps", MONAI_LABEL)
         stub = next(folder.glob("lib/python*/site-packages")) / "torchvision"
         stub.mkdir(exist_ok=True)
         for name in ("__init__.py", "utils.py"):
             (stub / name).write_text(TORCHVISION)
-        installed.write_text(wanted)
+        installed.write_text(requirements_text)
     return python
 
 

@@ -24,7 +24,7 @@ class Shares:
     def __init__(self, *shares):
         self.shares = shares
 
-    def __call__(self, image, wanted=None):
+    def __call__(self, image, target=None):
         known = patient()
         return [known.healthy + share * (known.image - known.healthy) for share in self.shares]
 

@@ -9,7 +9,7 @@ from ci.recipes import bundle_names, recipe_of
 from ci.study import KINDS
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.plan import methods
-from common.studies.segmentation import SegmentationPlan, draws_of
+from common.studies.segmentation import SegmentationPlan, samples_of
 
 STUDIES = {name: dict(recipe_of(name).study) for name in bundle_names()}
 
@@ -53,7 +53,7 @@ def test_a_row_is_compared_with_one_that_there_is(bundle):
 @pytest.mark.parametrize("bundle", of_kind("segmentation"))
 def test_every_segmenter_can_be_made(bundle, tmp_path):
     compared = methods(plan_of(bundle, SegmentationPlan).rows)
-    for draws in draws_of(partial(bundle_parser, bundle), compared, tmp_path, 10):
+    for draws in samples_of(partial(bundle_parser, bundle), compared, tmp_path, 10):
         inferer = draws.members.parser.get_parsed_content(draws.members.inferer_id)
         assert inferer.with_members
         assert (inferer.num_samples > 1) == (draws.compared > 1)

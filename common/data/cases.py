@@ -168,8 +168,8 @@ def _check_ct(images: Sequence[Path]) -> Grid:
 
 def _check_mr(images: Sequence[Path], sequences: Sequence[str] | None) -> Grid:
     """Check sequences, in as many files or in one; warn where they are unlike those that networks learn from."""
-    wanted = ("an image",) if sequences is None else sequences
-    first, count = images[0], len(wanted)
+    expected = ("an image",) if sequences is None else sequences
+    first, count = images[0], len(expected)
     if len(images) == 1 < count:
         stacked, affine = read_nifti_channels(first, count)
         channels = [(first, stacked[..., i]) for i in range(count)]
@@ -179,7 +179,7 @@ def _check_mr(images: Sequence[Path], sequences: Sequence[str] | None) -> Grid:
         channels = [(first, voxels), *others]
     else:
         names = ", ".join(path.name for path in images)
-        raise BadFileError(f"{first}: expected {', '.join(wanted)} in {count} files or one, got {names}.")
+        raise BadFileError(f"{first}: expected {', '.join(expected)} in {count} files or one, got {names}.")
     for path, voxels in channels:
         check_mr(voxels, path)
     for clause in [] if sequences is None else unusual_mr(channels[0][1], affine):

@@ -187,8 +187,8 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
         raise ValueError(f"fold must be one of 0 to {num_folds - 1}, as {fractions[2]:g} are for testing, got {fold}.")
     tested, after = (round(len(order) * fractions[2] * count) for count in (fold, fold + 1))
     order = order[-tested:] + order[:-tested]
-    wanted = [len(order) * fractions[0], len(order) * fractions[1], after - tested]
-    sizes = [max(1, round(size)) if fraction else 0 for size, fraction in zip(wanted, fractions, strict=True)]
+    targets = [len(order) * fractions[0], len(order) * fractions[1], after - tested]
+    sizes = [max(1, round(size)) if fraction else 0 for size, fraction in zip(targets, fractions, strict=True)]
     sizes[int(np.argmax(fractions))] += len(order) - sum(sizes)
     if any(size < 1 for size, fraction in zip(sizes, fractions, strict=True) if fraction):
         raise ValueError(

@@ -40,8 +40,8 @@ class SegmentationScores(Scores):
         for region in range(regions):
             own = as_seen(output, ("mean", "uncertainty", "label"), channel=region)
             masks = (whole["mask"] > region, whole["organ"] > 0, own["label"] > 0)
-            drawn = range(region, len(output.get("members", ())), regions)
-            members = [as_seen(output, ["members"], channel)["members"] for channel in drawn]
+            channels = range(region, len(output.get("members", ())), regions)
+            members = [as_seen(output, ["members"], channel)["members"] for channel in channels]
             images = (own["mean"], own["uncertainty"], *masks, spacing_mm(output["mask"]), members)
             name = f"region {region + 1}" if regions > 1 else ""
             yield examine_segmentation(item["case"], item["patient"], *images, region=name)

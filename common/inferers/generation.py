@@ -1,4 +1,4 @@
-"""Slices drawn from a diffusion model, and real ones to compare them with."""
+"""Slices sampled from a diffusion model, and real ones to compare them with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,23 +25,23 @@ def generate_slices(
     seed: int = 0,
     amp: bool = False,
 ) -> Tensor:
-    """Return slices drawn from a diffusion model, HU, shape (count, *patch_size).
+    """Return slices sampled from a diffusion model, HU, shape (count, *patch_size).
 
     Args:
         network: diffusion model.
         schedule: respaced to the steps to make.
         patch_size: pixels along X and Y.
         window: HU at -1 and 1.
-        count: slices, drawn in one batch.
-        seed: of the draws.
+        count: slices, sampled in one batch.
+        seed: of the samples.
         amp: bfloat16 autocast for the network.
     """
     device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     network.eval()
     model, shape = noise_predictor(network, amp), (count, 1, *patch_size)
-    drawn = sample(model, shape, schedule, generator=generator, progress=tqdm)
-    return unscale_hu(drawn[:, 0], window).cpu()
+    generated = sample(model, shape, schedule, generator=generator, progress=tqdm)
+    return unscale_hu(generated[:, 0], window).cpu()
 
 
 def real_slices(dataset: Any, pixel_mm: float, patch_size: Sequence[int], count: int = 6) -> Tensor:

@@ -24,20 +24,20 @@ class Patch(NamedTuple):
     corner: list[int]
 
 
-def patches_around(organ: Tensor, wanted: Tensor, patch_size: Sequence[int], margin: int) -> Iterator[Patch]:
-    """Yield the patches that cover the organ in each slice or volume and show something of what is wanted.
+def patches_around(organ: Tensor, target: Tensor, patch_size: Sequence[int], margin: int) -> Iterator[Patch]:
+    """Yield the patches that cover the organ in each slice or volume and show something of a target.
 
     Args:
         organ: bool, shape (S, 1, *spatial).
-        wanted: bool, of the same shape, inside the organ.
+        target: bool, of the same shape, inside the organ.
         patch_size: pixels along each axis; an organ that is larger gets several.
         margin: pixels that a patch shows around the organ at least.
     """
-    for index in wanted.flatten(1).any(1).nonzero().flatten().tolist():
+    for index in target.flatten(1).any(1).nonzero().flatten().tolist():
         inside = organ[index, 0].nonzero()
         low, high = inside.amin(0).tolist(), inside.amax(0).tolist()
         for corner in patch_corners(low, high, patch_size, margin):
-            if crop(wanted[index, 0], corner, patch_size, 0).any():
+            if crop(target[index, 0], corner, patch_size, 0).any():
                 yield Patch(index, corner)
 
 
@@ -60,7 +60,7 @@ def in_patches(
         patches: where they lie.
         patch_size: pixels along each axis.
         batch_size: patches in a batch.
-        num_samples: how often each patch is drawn, with other generators; samples share batches.
+        num_samples: how often each patch is sampled, with other generators; samples share batches.
         seed: of all generators; those of a patch do not depend on the other patches of its batch.
         apart: keep the samples as channels of their own instead of their mean. Where patches overlap, the one of the
             nearest centre then answers alone, since a mean of two samples is not one.
@@ -72,9 +72,9 @@ def in_patches(
     """
     first = images[0][0]
     total = count = torch.zeros_like(first[:, :1])
-    draws = [(patch, sample) for patch in patches for sample in range(num_samples)]
-    for start in range(0, len(draws), batch_size):
-        batch = draws[start : start + batch_size]
+    samples = [(patch, sample) for patch in patches for sample in range(num_samples)]
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
         cropped = [
             torch.stack([crop(image[patch.item], patch.corner, patch_size, beyond) for patch, _ in batch])
             for image, beyond in images

@@ -1,4 +1,4 @@
-"""Segmentations with their uncertainty: masks that a diffusion model, or what it is compared with, draws many times."""
+"""Segmentations with their uncertainty: masks that are sampled many times."""
 
 from abc import ABC, abstractmethod
 from functools import partial
@@ -22,7 +22,7 @@ SAMPLERS = ("ddpm", "ddim")
 
 
 class Segmenter(ABC):
-    """Draws a segmentation of images; how is left to subclasses."""
+    """Samples a segmentation of images; how is left to subclasses."""
 
     @property
     def num_steps(self) -> int:
@@ -53,10 +53,10 @@ class EnsembleInferer(SlicewiseInferer):
 
     Args:
         grid: the network's.
-        segmenter: draws a sample.
+        segmenter: makes a sample.
         num_regions: that are segmented.
         num_samples: the ensemble's members.
-        average: of the ``samples`` as they are drawn, or of the ``masks`` above the threshold.
+        average: of the ``samples`` as they are, or of the ``masks`` above the threshold.
         with_members: also return the samples.
         threshold: of the mean, and of the members with ``masks``.
         slice_batch_size: see ``SlicewiseInferer``.
@@ -104,26 +104,26 @@ class EnsembleInferer(SlicewiseInferer):
     @property
     def channels(self) -> tuple[str, ...]:
         """Mean and variance of each region, how many regions a voxel is in, binary head, perhaps all samples."""
-        draws = self.num_samples * self.num_regions if self.with_members else 0
+        count = self.num_samples * self.num_regions if self.with_members else 0
         maps = (name for name in ("mean", "uncertainty") for _ in range(self.num_regions))
-        return (*maps, "mask", "organ", *["members"] * draws)
+        return (*maps, "mask", "organ", *["members"] * count)
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return the ``channels`` of one image; of the samples, all regions of the first, then of the second."""
         samples, regions = self.num_samples, self.num_regions
         view = self.grid.view(volume, pixel_mm, partial(self.segment_organ, network=network))
 
-        def draw(image: Tensor, generators: Any, progress: Progress) -> Tensor:
+        def sampled(image: Tensor, generators: Any, progress: Progress) -> Tensor:
             return self.segmenter(image, regions, network, generators, progress)
 
         where = self.grid.patches(view)
-        drawn = self.in_batches(draw, [(view.coarse, 0.0)], where, self.segmenter.num_steps, apart=True)[0]
-        members = drawn.unflatten(1, (samples, regions))
+        found = self.in_batches(sampled, [(view.coarse, 0.0)], where, self.segmenter.num_steps, apart=True)[0]
+        members = found.unflatten(1, (samples, regions))
         if self.average == "masks":
             members = (members > self.threshold).float()
         maps = torch.cat([members.mean(1), members.var(1, correction=0)], dim=1)
         if self.with_members:
-            maps = torch.cat([maps, drawn], dim=1)
+            maps = torch.cat([maps, found], dim=1)
         maps = torch.where(view.organ, resample_slices(maps, view.organ.shape[2:]), 0.0)
         mean, variance, kept = maps.split([regions, regions, maps.shape[1] - 2 * regions], dim=1)
         mask = (mean > self.threshold).float().sum(1, keepdim=True)
@@ -131,7 +131,7 @@ class EnsembleInferer(SlicewiseInferer):
 
 
 class DiffusionSegmenter(Segmenter):
-    """Masks drawn by a diffusion model that sees the image beside the noisy mask.
+    """Masks sampled from a diffusion model that sees the image beside the noisy mask.
 
     Args:
         schedule: of the steps to make.

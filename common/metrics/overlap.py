@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 def overlap_row(mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]) -> dict[str, float]:
     """Return Dice and Jaccard, NaN where nothing should be segmented, and HD95, NaN also where nothing is."""
-    wanted = bool(truth.any())
+    present = bool(truth.any())
     return {
         "true_pixels": int(truth.sum()),
         "mask_pixels": int(mask.sum()),
         "dice": dice(mask, truth),
-        "jaccard": (mask & truth).sum() / (mask | truth).sum() if wanted else np.nan,
-        "hd95_mm": hd95_mm(mask, truth, spacing_mm) if wanted and mask.any() else np.nan,
+        "jaccard": (mask & truth).sum() / (mask | truth).sum() if present else np.nan,
+        "hd95_mm": hd95_mm(mask, truth, spacing_mm) if present and mask.any() else np.nan,
     }
 
 

@@ -19,7 +19,7 @@ NUM_BINS = 15
 """Of probabilities, for the calibration."""
 
 THRESHOLD = 0.5
-"""Of the mean of draws."""
+"""Of the mean of samples."""
 
 SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
 """Numbers of members that ensembles are compared with."""
@@ -62,13 +62,13 @@ def examine_segmentation(
     Args:
         case: name.
         patient: name.
-        mean: of the draws, taken for a probability where it lies between 0 and 1, shape (X, Y) or (X, Y, Z).
+        mean: of the samples, taken for a probability where it lies between 0 and 1, shape (X, Y) or (X, Y, Z).
         uncertainty: of each pixel, of the same shape.
         mask: what is segmented.
         organ: where.
         truth: what should have been.
         spacing_mm: size of a voxel along each axis.
-        members: draws that ``mean`` is of, to compare smaller ensembles, see ``examine_sizes``.
+        members: samples that ``mean`` is of, to compare smaller ensembles, see ``examine_sizes``.
         region: name of what is segmented, where a case has several; then it is a column too.
     """
     which = {"region": region} if region else {}
@@ -113,17 +113,17 @@ def examine_sizes(
     Members are the first ones; of one member there are as many ensembles as members.
 
     Args:
-        members: draws, shape (N, X, Y[, Z]); their masks begin at ``THRESHOLD``.
+        members: samples, shape (N, X, Y[, Z]); their masks begin at ``THRESHOLD``.
         organ: where, shape (X, Y[, Z]).
         truth: what should have been segmented.
         spacing_mm: size of a voxel along each axis.
     """
-    inside, wanted = np.atleast_3d(organ), np.atleast_3d(truth)
-    shown = np.flatnonzero(inside.any((0, 1)) & wanted.any((0, 1)))
+    inside, target = np.atleast_3d(organ), np.atleast_3d(truth)
+    shown = np.flatnonzero(inside.any((0, 1)) & target.any((0, 1)))
 
     def rows(mean: NDArray[Any]) -> list[Row]:
         mask = (np.atleast_3d(mean) > THRESHOLD) & inside
-        return [overlap_row(mask[..., z], wanted[..., z], spacing_mm[:2]) for z in shown]
+        return [overlap_row(mask[..., z], target[..., z], spacing_mm[:2]) for z in shown]
 
     sizes = [size for size in SIZES if size <= len(members)]
     return {size: [rows(m) for m in members] if size == 1 else [rows(members[:size].mean(0))] for size in sizes}

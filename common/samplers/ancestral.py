@@ -45,7 +45,7 @@ def ancestral_step(
     bounds: Bounds = (-1.0, 1.0),
     guides: Sequence[Guide] = (),
 ) -> Tensor:
-    """Draw x_{t-1} ~ p(x_{t-1} | x_t); the last one, at step 0, is the mean.
+    """Sample x_{t-1} ~ p(x_{t-1} | x_t); the last one, at step 0, is the mean.
 
     Guides shift the mean by the variance times their gradients (Dhariwal and Nichol 2021, Algorithm 1).
     """
@@ -67,7 +67,7 @@ def sample(
     generator: Generators = None,
     **options: Any,
 ) -> Tensor:
-    """Draw images from the model.
+    """Sample images from the model.
 
     Source: Ho et al. 2020, Algorithm 2, on the steps of a respaced schedule.
 
@@ -75,7 +75,7 @@ def sample(
         model: noise predictor; with a condition it is given condition and noisy images as channels, in this order.
         shape: of the images, (B, C, *spatial).
         schedule: all its steps are made.
-        condition: images, shape (B, K, *spatial), on the device where is drawn; without it that is the generator's.
+        condition: images, shape (B, K, *spatial), on the device of the noise; without it that is the generator's.
         generator: see ``randn_like``.
         options: see ``denoise``.
 
@@ -106,7 +106,7 @@ def denoise(
     num_steps: int | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Tensor:
-    """Draw the images that noisy ones may come from.
+    """Sample the images that noisy ones may come from.
 
     Args:
         model: noise predictor.

@@ -17,7 +17,7 @@ class Method(NamedTuple):
         radii: of the final filter of a map (see ``smooth``), pixels, a row each; the bundle's own by default.
         pictured: those of them whose rows are in figures, None for all.
         against: row that these are also compared with, beside the first.
-        members: draws of a segmentation that are made and compared, by default as many as the study says.
+        members: samples of a segmentation that are made and compared, by default as many as the study says.
     """
 
     name: str

@@ -33,7 +33,7 @@ ENSEMBLE = 5
 """Members of the ensembles that are compared, as in Table 1 of Wolleb et al. 2022, "Implicit Image Segmentation"."""
 
 MEMBERS = slice(4, None)
-"""Channels of the result that are draws of the one region; before them are mean, variance, mask and head."""
+"""Channels of the result that are samples of the one region; before them are mean, variance, mask and head."""
 
 FIRST, SINGLE = "ensemble", "one run"
 """Rows of the bundle's own method: all its members together, and the mean of each alone."""
@@ -52,7 +52,7 @@ METRICS = {
 """Columns of the table."""
 
 OF_UNCERTAINTY = ("errors_auroc", "retention_area", "correlation")
-"""Those that what is drawn once has not."""
+"""Those that what is sampled once has not."""
 
 COMPARED = ("dice", "hd95_mm", "calibration_error", "errors_auroc")
 """Those that have a column for the difference of the first row."""
@@ -73,12 +73,12 @@ class SegmentationPlan(NamedTuple):
     rows: Sequence[Mapping[str, Any]]
 
 
-class Draws(NamedTuple):
-    """What a method draws for a case, and how many of the draws are compared.
+class Samples(NamedTuple):
+    """What a method samples for a case, and how many of the samples are compared.
 
     Attributes:
         name: of the method.
-        members: (case) -> draws, shape (N, X, Y, Z).
+        members: (case) -> samples, shape (N, X, Y, Z).
         compared: the first ones; of one alone there is no variance.
         is_first: whether it is the bundle's own.
     """
@@ -90,27 +90,27 @@ class Draws(NamedTuple):
 
     def records(self, case: Case) -> dict[tuple[str, int], SegmentationRecord]:
         """Return the record of a case by row and run."""
-        drawn = self.members(case)[: self.compared]
+        members = self.members(case)[: self.compared]
         if not self.is_first:
-            return {(self.name, 0): examine(case, drawn)}
-        runs = {(SINGLE, run): examine(case, drawn[run : run + 1]) for run in range(ENSEMBLE)}
-        return {(FIRST, 0): examine(case, drawn), **runs}
+            return {(self.name, 0): examine(case, members)}
+        runs = {(SINGLE, run): examine(case, members[run : run + 1]) for run in range(ENSEMBLE)}
+        return {(FIRST, 0): examine(case, members), **runs}
 
 
-def draws_of(configs: Configs, compared: Sequence[Method], folder: Path, num_members: int) -> list[Draws]:
-    """Return what methods draw.
+def samples_of(configs: Configs, compared: Sequence[Method], folder: Path, num_members: int) -> list[Samples]:
+    """Return what methods sample.
 
     Args:
         configs: of the bundle.
         compared: the methods.
         folder: of the answers.
-        num_members: that are drawn where a method does not say how many.
+        num_members: that are sampled where a method does not say how many.
     """
-    made: list[Draws] = []
+    made: list[Samples] = []
     for method in compared:
         settings = {"num_samples": method.members or num_members, f"{method.inferer}::with_members": True}
         answers = Answers(configs, method, folder, MEMBERS, settings)
-        made.append(Draws(method.name, answers, method.members or ENSEMBLE, not made))
+        made.append(Samples(method.name, answers, method.members or ENSEMBLE, not made))
     return made
 
 
@@ -134,7 +134,7 @@ def segmentation_study(
         num_patients: of each scanner, the first ones; all by default.
         num_rows: entries of the plan, the first ones; all by default.
         num_bootstraps: of the intervals.
-        num_members: that are drawn, 5 at least; 100 for Table 2 and Figure 5 of the paper.
+        num_members: that are sampled, 5 at least; 100 for Table 2 and Figure 5 of the paper.
 
     Raises:
         ValueError: for fewer members.
@@ -146,14 +146,14 @@ def segmentation_study(
     for scanner, meaning in SCANNERS.items():
         read = read_cases(configs, folder / f"scanner_{scanner}", "testing", fields.region)
         cases = list(islice(read, num_patients))
-        draws = draws_of(configs, compared, folder / "answers" / f"testing_{scanner}", num_members)
+        sampled = samples_of(configs, compared, folder / "answers" / f"testing_{scanner}", num_members)
         found: dict[str, Runs] = {}
-        for _, records in examined([(each.name, each.records) for each in draws], cases):
+        for _, records in examined([(each.name, each.records) for each in sampled], cases):
             for (row, _run), of_cases in records.items():
                 found.setdefault(row, []).append(of_cases)
         table = compare(found, num_bootstraps)
         write_csv(tables / f"study_{scanner}.csv", table)
-        ours = draws[0].members
+        ours = sampled[0].members
         sizes_table = summarise_sizes([examine_sizes(ours(c), c.organ, c.truth, c.spacing_mm) for c in cases])
         write_csv(tables / f"members_{scanner}.csv", sizes_table)
         sections += [
@@ -169,7 +169,7 @@ def segmentation_study(
             Section(
                 f"Scanner {scanner}: where it is uncertain",
                 ["The patients of highest, median and lowest Dice; lime: tumour; variance of all members."],
-                pictures=[Picture("", png(panels(display_of(configs), cases, draws, found[FIRST][0])))],
+                pictures=[Picture("", png(panels(display_of(configs), cases, sampled, found[FIRST][0])))],
             ),
         ]
     write_page(tables / "report.html", f"Study of {name} on phantoms", sections, "Synthetic images, no patients.")
@@ -186,9 +186,9 @@ def explanation(num_patients: int, compared: Sequence[Method]) -> str:
     )
 
 
-def examine(case: Case, drawn: NDArray[np.float32]) -> SegmentationRecord:
-    """Return the record of a case that is segmented by the mean of draws, shape (N, X, Y, Z)."""
-    mean, variance = drawn.mean(0), drawn.var(0)
+def examine(case: Case, members: NDArray[np.float32]) -> SegmentationRecord:
+    """Return the record of a case that is segmented by the mean of samples, shape (N, X, Y, Z)."""
+    mean, variance = members.mean(0), members.var(0)
     maps = (mean, variance, (mean > THRESHOLD) & case.organ, case.organ, case.truth)
     return examine_segmentation(case.name, case.name, *maps, case.spacing_mm)
 
@@ -216,9 +216,9 @@ def compare(found: Mapping[str, Runs], num_bootstraps: int) -> list[Row]:
 
 
 def panels(
-    display: Display, cases: Sequence[Case], draws: Sequence[Draws], records: Sequence[SegmentationRecord]
+    display: Display, cases: Sequence[Case], sampled: Sequence[Samples], records: Sequence[SegmentationRecord]
 ) -> Figure:
-    """Return three patients with the mean and the variance of what is drawn several times, the paper's Figure 5."""
+    """Return three patients with the mean and the variance of what is sampled several times, the paper's Figure 5."""
     order = np.argsort([-record.row["dice"] for record in records])
 
     def row(case: Case) -> Iterator[Panel]:
@@ -226,7 +226,7 @@ def panels(
         here: Any = (*box_around(case.organ, margin=2), z)
         outlines, window = {"lime": case.truth[here]}, display.window_of(case.image)
         yield Panel(case.name, case.image[here], outlines=outlines, window=window)
-        for each in draws:
+        for each in sampled:
             members = each.members(case)
             if len(members) > 1:
                 short = each.name.split(" (")[0]

@@ -99,7 +99,7 @@ class SegmentationPrepareBatch(PatchPrepareBatch):
         return patches["image"], TARGETS["label"](patches)
 
 
-class DiffusionPrepareBatch(PatchPrepareBatch):
+class NoisyPrepareBatch(PatchPrepareBatch):
     """Draw timestep and noise for each patch: for MONAI's ``DiffusionInferer`` or ``NoisyInferer``.
 
     Args:

@@ -26,11 +26,11 @@ def fit_threshold(evaluator: Evaluator, detection: Any, network: nn.Module) -> N
         logger.warning(error)
 
 
-def publish_threshold(wanted: bool, detection: Any, network: nn.Module, model_path: str) -> None:
+def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path: str) -> None:
     """Store the threshold that an evaluation fitted in the published weights.
 
     Args:
-        wanted: false leaves the weights alone.
+        fit: false leaves the weights alone.
         detection: handler ``Detection`` of the evaluation.
         network: container with the weights that were evaluated.
         model_path: file that is rewritten.
@@ -38,7 +38,7 @@ def publish_threshold(wanted: bool, detection: Any, network: nn.Module, model_pa
     Raises:
         ValueError: if no case had lesions.
     """
-    if not wanted:
+    if not fit:
         return
     _set_threshold(network, detection.fitted_threshold)
     save_on_rank_0(network.state_dict(), model_path)

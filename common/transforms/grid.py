@@ -31,24 +31,24 @@ def pixel_size_mm(image: Tensor) -> tuple[float, float]:
 
 
 def network_pixel_mm(
-    wanted: float | None, shape: Sequence[int], pixel_mm: Sequence[float], patch_size: Sequence[int] = ()
+    target_mm: float | None, shape: Sequence[int], pixel_mm: Sequence[float], patch_size: Sequence[int] = ()
 ) -> float:
-    """Return the size of the network's pixels for an image: the one that is wanted, or else what fits it to a patch.
+    """Return the size of the network's pixels for an image: ``target_mm``, or else what fits it to a patch.
 
     Where pixels have no known size in mm, as in films, an image is seen as a whole: it is made larger or smaller until
     it just fits into a patch. Its proportions are kept; what remains of the patch on both sides is padding.
 
     Args:
-        wanted: mm, or None.
+        target_mm: that it shall be, or None.
         shape: pixels of the image along X and Y.
         pixel_mm: of the image along X and Y; where they are unknown, any unit, and so is the result's.
-        patch_size: the network's input, pixels along X and Y; needed if nothing is wanted.
+        patch_size: the network's input, pixels along X and Y; needed if there is no ``target_mm``.
 
     Raises:
-        ValueError: if nothing is wanted and there is no patch to fit.
+        ValueError: if there is neither a ``target_mm`` nor a patch to fit.
     """
-    if wanted is not None:
-        return wanted
+    if target_mm is not None:
+        return target_mm
     if not patch_size:
         raise ValueError("without pixel_mm an image is fitted to a patch: expected patch_size, got none.")
     return max(n * mm / patch for n, mm, patch in zip(shape[:2], pixel_mm, patch_size, strict=True))

@@ -249,7 +249,7 @@ class SampleSlicesd(Randomizable, Transform):
             chosen = found[self.R.randint(0, len(found), self.num_slices)]
         else:
             chosen = found[torch.linspace(0, len(found) - 1, self.num_slices).round().long()]
-        corner = [(size - wanted) // 2 for size, wanted in zip(image.shape[2:], self.canvas_size, strict=True)]
+        corner = [(size - canvas) // 2 for size, canvas in zip(image.shape[2:], self.canvas_size, strict=True)]
         unknown = image.new_full((1, *self.canvas_size), UNKNOWN)
         return [
             {

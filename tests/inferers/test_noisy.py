@@ -5,7 +5,7 @@ from conftest import GOLDEN, TinyUNet
 from common.inferers.noisy import NoisyInferer
 from common.losses.hybrid_vlb import HybridVLBLoss
 from common.schedulers import NoiseSchedule
-from common.training.batches import DiffusionPrepareBatch
+from common.training.batches import NoisyPrepareBatch
 
 
 def test_a_network_sees_the_noisy_image_its_timesteps_and_its_classes():
@@ -38,7 +38,7 @@ def test_the_loss_of_conditioned_masks_equals_that_of_the_released_program(monke
     )
     monkeypatch.setattr(torch, "randn", lambda *_, **__: noise)
     monkeypatch.setattr(torch, "randint", lambda *_, **__: timesteps)
-    prepare, schedule = DiffusionPrepareBatch(1000, conditioned=True, patch_size=(8, 8)), NoiseSchedule(1000)
+    prepare, schedule = NoisyPrepareBatch(1000, conditioned=True, patch_size=(8, 8)), NoiseSchedule(1000)
     mask, target, _, given = prepare.prepare({"image": image, "label": label})
     found = NoisyInferer(schedule)(mask, TinyUNet(of_masks=True), **given)
     loss = HybridVLBLoss(schedule, reduction="none")(found, target)

@@ -11,7 +11,7 @@ from common.metrics.segmentation import examine_sizes, summarise_sizes
 from common.studies.cases import Case
 from common.studies.plan import Method
 from common.studies.runner import examined
-from common.studies.segmentation import Draws, compare, draws_of, segmentation_study
+from common.studies.segmentation import Samples, compare, samples_of, segmentation_study
 from common.studies.tables import on_page
 
 PLAN = {
@@ -41,7 +41,7 @@ def members(case, count=10):
 
 
 def test_an_ensemble_is_ahead_of_its_single_runs(cases):
-    draws = [Draws("ours", members, 5, is_first=True), Draws("once", members, 1, is_first=False)]
+    draws = [Samples("ours", members, 5, is_first=True), Samples("once", members, 1, is_first=False)]
     found = {}
     for _, records in examined([(each.name, each.records) for each in draws], cases):
         for (row, _), of_cases in records.items():
@@ -68,7 +68,7 @@ def test_dice_grows_with_the_members(cases):
 
 def test_a_method_draws_as_many_as_it_says_or_as_the_study_does(tmp_path):
     compared = [Method("ours", inferer="ensemble"), Method("many", inferer="ensemble", members=7)]
-    ours, many = draws_of(small_bundle(tmp_path), compared, tmp_path, 6)
+    ours, many = samples_of(small_bundle(tmp_path), compared, tmp_path, 6)
     assert (ours.is_first, many.is_first) == (True, False)
     assert (ours.compared, many.compared) == (5, 7)
     inferers = [each.members.parser.get_parsed_content("ensemble") for each in (ours, many)]

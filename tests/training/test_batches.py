@@ -8,7 +8,7 @@ from torch import nn
 
 from common.losses.hybrid_vlb import HybridVLBLoss
 from common.schedulers import NoiseSchedule
-from common.training.batches import CoarseNoisePrepareBatch, DiffusionPrepareBatch, PatchPrepareBatch
+from common.training.batches import CoarseNoisePrepareBatch, NoisyPrepareBatch, PatchPrepareBatch
 from common.transforms.slices import UNKNOWN
 
 
@@ -126,7 +126,7 @@ def test_without_jitter_nothing_is_drawn():
 
 def test_noise_is_standard_normal_and_every_timestep_is_drawn():
     torch.manual_seed(0)
-    prepare = DiffusionPrepareBatch(4, patch_size=(10, 8))
+    prepare = NoisyPrepareBatch(4, patch_size=(10, 8))
     _, target, _, _ = prepare(batch_of(*[organ_at(3, 5)] * 100))
     assert target["noise"].std().item() == pytest.approx(1, abs=0.05)
     assert target["noise"].mean().item() == pytest.approx(0, abs=0.05)
@@ -134,14 +134,14 @@ def test_noise_is_standard_normal_and_every_timestep_is_drawn():
 
 
 def test_the_loss_sees_the_noise_that_the_network_sees():
-    image, target, args, kwargs = DiffusionPrepareBatch(1000, patch_size=(10, 8))(batch_of(organ_at(3, 5)))
+    image, target, args, kwargs = NoisyPrepareBatch(1000, patch_size=(10, 8))(batch_of(organ_at(3, 5)))
     assert torch.equal(target["image"], image)
     assert args == ()
     assert {name: target[name] is drawn for name, drawn in kwargs.items()} == {"noise": True, "timesteps": True}
 
 
 def test_two_batches_differ_and_a_seed_repeats_them():
-    prepare = DiffusionPrepareBatch(1000, patch_size=(10, 8))
+    prepare = NoisyPrepareBatch(1000, patch_size=(10, 8))
     noises = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -151,7 +151,7 @@ def test_two_batches_differ_and_a_seed_repeats_them():
 
 
 def test_fixed_draws_are_the_same_in_every_epoch_and_disturb_no_others():
-    prepare = DiffusionPrepareBatch(1000, patch_size=(10, 8), fixed=True)
+    prepare = NoisyPrepareBatch(1000, patch_size=(10, 8), fixed=True)
     torch.manual_seed(1)
     first = prepare(batch_of(organ_at(3, 5), organ_at(4, 4)))[1]
     torch.manual_seed(2)
@@ -164,7 +164,7 @@ def test_fixed_draws_are_the_same_in_every_epoch_and_disturb_no_others():
 
 @given(st.integers(1, 12), st.sampled_from([1, 4, 1000]))
 def test_fixed_timesteps_are_spread_over_the_schedule(count, num_train_timesteps):
-    prepare = DiffusionPrepareBatch(num_train_timesteps, patch_size=(2, 2), fixed=True)
+    prepare = NoisyPrepareBatch(num_train_timesteps, patch_size=(2, 2), fixed=True)
     timesteps = prepare(batch_of(*[organ_at(3, 5)] * count))[1]["timesteps"]
     assert timesteps.dtype == torch.int64
     assert timesteps.min() >= 0
@@ -176,9 +176,7 @@ def test_fixed_timesteps_are_spread_over_the_schedule(count, num_train_timesteps
 def test_a_batch_fits_the_inferer_and_the_loss(out_channels):
     network = DiffusionModelUNet(2, 1, out_channels, 1, (4,), (False,), norm_num_groups=2, num_head_channels=4)
     schedule = NoiseSchedule(100)
-    inputs, target, args, kwargs = DiffusionPrepareBatch(100, patch_size=(8, 8))(
-        batch_of(organ_at(3, 5), organ_at(9, 9))
-    )
+    inputs, target, args, kwargs = NoisyPrepareBatch(100, patch_size=(8, 8))(batch_of(organ_at(3, 5), organ_at(9, 9)))
     HybridVLBLoss(schedule)(DiffusionInferer(schedule)(inputs, network, *args, **kwargs), target).backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
 
@@ -225,14 +223,14 @@ def labelled_batch():
 
 
 def test_a_class_conditional_network_is_told_which_slices_are_diseased():
-    _, _, _, kwargs = DiffusionPrepareBatch(4, patch_size=(10, 8), with_classes=True)(labelled_batch())
+    _, _, _, kwargs = NoisyPrepareBatch(4, patch_size=(10, 8), with_classes=True)(labelled_batch())
     assert kwargs["class_labels"].tolist() == [0, 1]
     assert kwargs["class_labels"].dtype == torch.int64
 
 
 def test_noisy_slices_can_be_learnt_to_be_classified_measured_and_segmented():
     def target_of(name):
-        return DiffusionPrepareBatch(4, target=name, patch_size=(10, 8))(labelled_batch())[1]
+        return NoisyPrepareBatch(4, target=name, patch_size=(10, 8))(labelled_batch())[1]
 
     assert target_of("class").tolist() == [0, 1]
     torch.testing.assert_close(target_of("ratio"), torch.tensor([[0.0], [0.25]]))
@@ -241,7 +239,7 @@ def test_noisy_slices_can_be_learnt_to_be_classified_measured_and_segmented():
 
 
 def test_masks_can_be_learnt_under_the_condition_of_their_images():
-    image, target, _, kwargs = DiffusionPrepareBatch(4, conditioned=True, patch_size=(10, 8))(labelled_batch())
+    image, target, _, kwargs = NoisyPrepareBatch(4, conditioned=True, patch_size=(10, 8))(labelled_batch())
     seen = PatchPrepareBatch((10, 8)).patches(labelled_batch(), None, False)
     assert torch.equal(image, (seen["label"] > 0).float())
     assert torch.equal(target["image"], image)
@@ -251,7 +249,7 @@ def test_masks_can_be_learnt_under_the_condition_of_their_images():
 
 def test_another_target_is_refused():
     with pytest.raises(ValueError, match="target must be one of noise, class, ratio, label, got 'age'"):
-        DiffusionPrepareBatch(4, target="age", patch_size=(10, 8))
+        NoisyPrepareBatch(4, target="age", patch_size=(10, 8))
 
 
 def test_beyond_a_slice_only_its_image_is_background():

@@ -193,12 +193,12 @@ def _unpacked(folder: Path, name: str, temporary: Path) -> Path:
         raise BadFileError(f"{folder / name}: expected a folder or a zip file, got none there.")
     try:
         with zipfile.ZipFile(archive) as file:
-            wanted = [
+            members = [
                 member
                 for member in file.namelist()
                 if not member.startswith("__MACOSX") and (name == "PATIENT_DICOM" or "/liver" in f"/{member}")
             ]
-            file.extractall(temporary / name, wanted)
+            file.extractall(temporary / name, members)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise BadFileError(f"{archive}: expected a readable zip file, got a damaged one ({error}).") from error
     return temporary / name
