@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection, PathLike
 from monai.data import NibabelReader, NibabelWriter
-from monai.transforms import SaveImage, SaveImaged
+from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform, SaveImage, SaveImaged
 from monai.utils import convert_to_numpy, ensure_tuple
 
 from ..files import replacing
@@ -32,6 +32,23 @@ class CaseReader(NibabelReader):
             voxels, affine = read_series(paths[0]) if paths[0].is_dir() else (read_film(paths[0]), FILM_AFFINE)
             return nib.Nifti1Image(voxels, affine)
         return super().read(data, **kwargs)
+
+
+class LoadCased(MapTransform):
+    """Load what a case has of an image, its organ and its label, channel first.
+
+    Args:
+        keys: of paths, as far as they are there.
+    """
+
+    def __init__(self, keys: KeysCollection = ("image", "organ", "label")) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.load = LoadImaged(keys, reader=CaseReader, allow_missing_keys=True)
+        self.channel_first = EnsureChannelFirstd(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with MetaTensors of shape (C, X, Y[, Z])."""
+        return dict(self.channel_first(self.load(data)))
 
 
 class CaseWriter(NibabelWriter):

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Events
 from ignite.handlers import Checkpoint, EMAHandler, ProgressBar, TerminateOnNan
 from ignite.metrics import Loss
-from monai.data import DataLoader, Dataset, DistributedSampler
+from monai.data import CacheDataset, DataLoader, Dataset, DistributedSampler
 from monai.data.utils import set_rnd
 from monai.engines import Evaluator, SupervisedEvaluator, SupervisedTrainer, Trainer, default_prepare_batch
 from monai.handlers import (
@@ -23,6 +23,7 @@ from monai.handlers import (
     from_engine,
 )
 from monai.inferers import Inferer, SimpleInferer
+from monai.transforms import Compose
 from monai.utils import ensure_tuple, set_determinism
 from torch import nn
 
@@ -44,6 +45,7 @@ class Training:
         seed: of everything that is drawn.
         val_interval: epochs between validations.
         num_workers: processes that load batches.
+        cache_rate: share of a data set that is kept in memory as far as nothing in it is random.
         final_learning_rate: at the end of the cosine that stages fall along.
         amp: mixed precision.
         resume: go on from ``<part>_last.pt`` if there is one; a finished stage is then loaded and not trained again.
@@ -59,6 +61,7 @@ class Training:
     seed: int = 0
     val_interval: int = 1
     num_workers: int = 0
+    cache_rate: float = 1.0
     final_learning_rate: float = 0.0
     amp: bool = False
     resume: bool = False
@@ -71,6 +74,15 @@ class Training:
             return module
         device = torch.device(self.device)
         return nn.parallel.DistributedDataParallel(module, [device] if device.type == "cuda" else None)
+
+    def dataset(self, cases: Sequence[Any], transforms: Sequence[Any]) -> CacheDataset:
+        """Return cases as a data set.
+
+        Args:
+            cases: items.
+            transforms: what is done with each of them.
+        """
+        return CacheDataset(cases, Compose(transforms), cache_rate=self.cache_rate, runtime_cache=True, progress=False)
 
     def loader(self, dataset: Dataset, shuffle: bool = False) -> DataLoader:
         """Return the batches of a data set; each process has its share of them.

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Compose, ConcatItemsd, DeleteItemsd, MapTransform, Orientationd, Transform
 from monai.utils import convert_to_tensor
+
+CASE_KEYS = ("image", "organ", "label", "slice_class")
+"""What a case may have on the grid of its image; see ``SliceClassesd`` for the last."""
 
 FILMS = (".png", ".jpg", ".jpeg", ".npy")
 """Endings of X-rays, in lower case."""
@@ -100,6 +103,24 @@ class NameCased(Transform):
             else:
                 named["case"] = named["patient"] = image_stem(image.meta.get("filename_or_obj", "case"))
         return named
+
+
+class ToInputs(Transform):
+    """Turn a loaded case into what inferers take: in RAS, the organ's mask, if there is one, as a further channel."""
+
+    def __init__(self) -> None:
+        self.steps = Compose(
+            [
+                Orientationd(CASE_KEYS, axcodes="RAS", labels=None, allow_missing_keys=True),
+                NameCased(),
+                ConcatItemsd(["image", "organ"], "image", allow_missing_keys=True),
+                DeleteItemsd("organ"),
+            ]
+        )
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item, whose image carries the name of its case."""
+        return self.steps(data)  # type: ignore[return-value]
 
 
 def image_stem(path: str | Path) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Orientationd
 from monai.utils import convert_to_tensor
 from torch import Tensor
+
+from .channels import CASE_KEYS
 
 
 def pixel_size_mm(image: Tensor) -> tuple[float, float]:
@@ -129,37 +131,31 @@ def _overlap(size: Sequence[int], corner: Sequence[int], patch_size: Sequence[in
     return tuple(source), tuple(target)
 
 
-class ResampleInPlaned(MapTransform):
-    """Resample the first two axes of volumes to square pixels, as the network sees them; slices stay.
+class ToNetworkGridd(MapTransform):
+    """Turn volumes to RAS and resample their first two axes to square pixels, as the network sees them; slices stay.
 
     Args:
-        keys: MetaTensors of shape (C, X, Y[, Z]).
         pixel_mm: target, mm; None see ``network_pixel_mm``.
-        mode: ``linear`` or ``nearest``, one for each key.
         patch_size: see ``network_pixel_mm``.
-        allow_missing_keys: see MONAI.
+        keys: of MetaTensors of shape (C, X, Y[, Z]), as far as they are there: all but ``image`` are masks.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        pixel_mm: float | None,
-        mode: Sequence[str],
-        patch_size: Sequence[int] = (),
-        allow_missing_keys: bool = False,
+        self, pixel_mm: float | None, patch_size: Sequence[int] = (), keys: KeysCollection = CASE_KEYS
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys, allow_missing_keys=True)
         self.pixel_mm, self.patch_size = pixel_mm, patch_size
-        self.mode = [mode] * len(self.keys) if isinstance(mode, str) else list(mode)
+        self.orient = Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its volumes resampled, plain tensors."""
-        resampled = dict(data)
-        for key, mode in self.key_iterator(resampled, self.mode):
+        resampled = dict(self.orient(data))
+        for key in self.key_iterator(resampled):
             volume = resampled[key]
             shape, pixel_mm = volume.shape[1:], pixel_size_mm(volume)
             size = size_at(shape, pixel_mm, network_pixel_mm(self.pixel_mm, shape, pixel_mm, self.patch_size))
             slices = to_slices(convert_to_tensor(volume, track_meta=False).float())
+            mode = "linear" if key == "image" else "nearest"
             resampled[key] = from_slices(resample_slices(slices, size, mode), volume.ndim - 1)
         return resampled
 

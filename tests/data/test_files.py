@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from common.data.dicom import read_series
-from common.data.files import CaseReader, CaseWriter, SaveMapsd
+from common.data.files import CaseReader, CaseWriter, LoadCased, SaveMapsd
 from common.transforms.channels import NameCased
 
 VOLUME = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
@@ -220,3 +220,12 @@ def test_maps_are_saved_under_their_names_and_masks_as_whole_numbers(tmp_path):
     assert saved["a_synthetic.nii.gz"].shape == (*VOLUME.shape, 2)
     np.testing.assert_array_equal(saved["a_mask.nii.gz"].get_fdata(), VOLUME > 0)
     np.testing.assert_allclose(saved["a_mask.nii.gz"].affine, AFFINES["oblique"], atol=1e-6)
+
+
+def test_what_a_case_has_is_loaded_channel_first(tmp_path):
+    nib.save(nib.Nifti1Image(VOLUME, AFFINES["LPS"]), tmp_path / "a.nii.gz")
+    path = str(tmp_path / "a.nii.gz")
+    case = LoadCased()({"image": [path, path], "label": path, "case": "a"})
+    assert case["image"].shape == (2, *VOLUME.shape)
+    assert case["label"].shape == (1, *VOLUME.shape)
+    assert set(case) == {"image", "label", "case"}

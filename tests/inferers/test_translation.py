@@ -7,7 +7,7 @@ from translated import brain, brain_network, ddim, maps, translating
 from common.inferers.baselines.reconstruction import Reconstruction
 from common.inferers.translation import Translator, magnitude
 from common.training.batches import PatchPrepareBatch
-from common.transforms.grid import ResampleInPlaned
+from common.transforms.grid import ToNetworkGridd
 from common.transforms.intensity import ScaleToUnitd
 from common.transforms.organ import AddOrgand
 from common.transforms.slices import SampleSlicesd
@@ -100,7 +100,7 @@ def test_what_a_film_is_trained_on_is_what_the_network_is_asked(network):
         [
             AddOrgand(everywhere=True),
             ScaleToUnitd("image", "range"),
-            ResampleInPlaned(["image", "organ"], None, ["linear", "nearest"], patch_size=(24, 24)),
+            ToNetworkGridd(None, patch_size=(24, 24)),
             SampleSlicesd(1, (32, 32), background=0.0),
         ]
     )

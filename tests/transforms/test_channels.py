@@ -4,7 +4,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, SaveImaged
 
-from common.transforms.channels import NameCased, Regionsd, SplitChannelsd, image_stem
+from common.transforms.channels import NameCased, Regionsd, SplitChannelsd, ToInputs, image_stem
 
 AFFINE = torch.diag(torch.tensor([-2.0, 2, 5, 1], dtype=torch.float64))
 NAMES = ("anomaly", "mask")
@@ -115,3 +115,15 @@ def test_a_label_of_several_channels_has_no_regions():
     with pytest.raises(ValueError, match="a_case: expected a label of one channel, got 2"):
         Regionsd("label")({"label": torch.zeros(2, 4), "case": "a_case"})
     assert Regionsd("label", allow_missing_keys=True)({}) == {}
+
+
+@pytest.mark.parametrize("with_organ", [True, False])
+def test_inputs_are_in_ras_with_the_organ_behind_the_image(with_organ):
+    affine = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    image = MetaTensor(torch.arange(4.0).view(1, 4, 1, 1), affine=affine)
+    organ = {"organ": MetaTensor((image > 2).float(), affine=affine)} if with_organ else {}
+    made = ToInputs()({"image": image, "label": MetaTensor(image * 0, affine=affine), "case": "a", **organ})
+    assert made["image"][0].flatten().tolist() == [3, 2, 1, 0]
+    assert len(made["image"]) == 1 + with_organ
+    assert "organ" not in made
+    assert made["image"].meta["filename_or_obj"] == "a.nii.gz"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from common.transforms.grid import (
-    ResampleInPlaned,
+    ToNetworkGridd,
     add_patch,
     crop,
     from_slices,
@@ -137,7 +137,7 @@ def test_a_canvas_is_a_multiple_and_begins_with_the_image():
 
 def test_masks_stay_masks():
     volume = MetaTensor((torch.rand(1, 31, 27, 4) > 0.5).float(), affine=torch.diag(torch.tensor([1.0, 2.0, 5.0, 1.0])))
-    resampled = ResampleInPlaned("organ", 3.0, "nearest")({"organ": volume})["organ"]
+    resampled = ToNetworkGridd(3.0)({"organ": volume})["organ"]
     assert resampled.shape == (1, 10, 18, 4)
     assert set(resampled.unique().tolist()) <= {0.0, 1.0}
 
@@ -145,5 +145,17 @@ def test_masks_stay_masks():
 def test_films_are_fitted_to_the_patch_with_their_masks():
     film = {"image": MetaTensor(torch.rand(1, 390, 320), affine=torch.eye(4))}
     film["organ"] = MetaTensor(torch.ones(1, 390, 320), affine=torch.eye(4))
-    resampled = ResampleInPlaned(["image", "organ"], None, ["linear", "nearest"], patch_size=(64, 64))(film)
+    resampled = ToNetworkGridd(None, patch_size=(64, 64))(film)
     assert resampled["image"].shape == resampled["organ"].shape == (1, 64, 53)
+
+
+def test_volumes_of_a_case_are_turned_to_ras_and_only_the_image_is_interpolated():
+    affine = torch.diag(torch.tensor([-1.0, 1.0, 5.0, 1.0], dtype=torch.float64))
+    image, mask = torch.zeros(1, 6, 4, 2), torch.zeros(1, 6, 4, 2)
+    image[:, :2], mask[:, :2] = 10, 1
+    case = {"image": MetaTensor(image, affine=affine), "label": MetaTensor(mask, affine=affine), "case": "a"}
+    found = ToNetworkGridd(2.0)(case)
+    assert found["image"].shape == found["label"].shape == (1, 3, 2, 2)
+    assert found["label"][0, :, 0, 0].tolist() == [0, 0, 1]
+    assert 0 < found["image"][0, 2, 0, 0] <= 10
+    assert found["case"] == "a"
