@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ class DetectionStudy:
     def cases(self, scanner: str, split: str, count: int | None) -> list[Case]:
         """Return the first cases of a data set; where slices without lesions do not count, those that have some."""
         data, plan = self.folder / f"scanner_{scanner}", self.plan
-        read = list(read_cases(self.configs, data, split, plan.region, **plan.case_settings))[:count]
+        read = islice(read_cases(self.configs, data, split, plan.region, **plan.case_settings), count)
         return [case for case in read if case.truth.any() or not plan.lesion_slices_only]
 
     def answers(self, method: Method, split: str, seed: int) -> Answers:
