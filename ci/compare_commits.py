@@ -118,7 +118,8 @@ def difference(old: Path, new: Path) -> str:
             return f"{name}: {value.dtype} {value.shape} became {other.dtype} {other.shape}"
         elif not np.array_equal(value, other, equal_nan=value.dtype.kind == "f"):
             distance = np.abs(value.astype(np.float64) - other.astype(np.float64))
-            worst = max(worst, float(np.nanmax(distance) / max(np.ptp(value.astype(np.float64)), 1e-12)))
+            scale = max(np.ptp(value.astype(np.float64)), np.nanmax(np.abs(value)), 1e-12)  # of one number: itself
+            worst = max(worst, float(np.nanmax(distance) / scale))
     return f"differs by up to {worst:.2g} of its range" if worst else ""
 
 
