@@ -20,10 +20,14 @@ class NoiseSchedule:
         betas: beta_t, shape (N,) as all others.
         alphas_cumprod: alpha_bar_t.
         alphas_cumprod_prev: alpha_bar_{t-1}, 1 at the first step.
+        sqrt_alphas_cumprod: share of the clean image in x_t.
+        sqrt_one_minus_alphas_cumprod: share of the noise in x_t; a root of the float64 table, since next to 1 a float32
+            one would leave it three correct digits.
         posterior_variance: variance of q(x_{t-1} | x_t, x_0), 0 at the first step.
         posterior_log_variance: its logarithm, at the first step that of the second, where there is one.
         posterior_mean_x_0: weight of x_0 in the mean of q(x_{t-1} | x_t, x_0).
         posterior_mean_x_t: weight of x_t in it.
+        log_betas: logarithm of beta_t.
 
         All tables but ``timesteps`` are float64 unless ``like`` has cast them.
 
@@ -61,7 +65,10 @@ class NoiseSchedule:
         self.timesteps = _kept_timesteps(num_train_timesteps, num_inference_steps or num_train_timesteps, spacing)
         self.alphas_cumprod = alphas_cumprod[self.timesteps]
         self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+        self.sqrt_alphas_cumprod = self.alphas_cumprod.sqrt()
+        self.sqrt_one_minus_alphas_cumprod = (1 - self.alphas_cumprod).sqrt()
         self.betas = 1 - self.alphas_cumprod / self.alphas_cumprod_prev
+        self.log_betas = self.betas.log()
 
         self.posterior_variance = self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
         second_for_first = torch.arange(len(self)).clamp(min=min(1, len(self) - 1))
@@ -90,13 +97,13 @@ class NoiseSchedule:
             timesteps: step of this schedule, or one for each image, shape (B,); the training timesteps if it is not
                 respaced.
         """
-        alpha_bar = at(self.alphas_cumprod, timesteps, original_samples)
-        return alpha_bar.sqrt() * original_samples + (1 - alpha_bar).sqrt() * noise
+        clean = at(self.sqrt_alphas_cumprod, timesteps, original_samples)
+        return clean * original_samples + at(self.sqrt_one_minus_alphas_cumprod, timesteps, noise) * noise
 
     def predict_x_0(self, x_t: Tensor, epsilon: Tensor, step: int | Tensor) -> Tensor:
         """Return the clean image that the noise prediction implies (Ho et al. 2020, Eq. 15)."""
-        alpha_bar = at(self.alphas_cumprod, step, x_t)
-        return (x_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+        noise = at(self.sqrt_one_minus_alphas_cumprod, step, x_t) * epsilon
+        return (x_t - noise) / at(self.sqrt_alphas_cumprod, step, x_t)
 
     def posterior_mean(self, x_0: Tensor, x_t: Tensor, step: int | Tensor) -> Tensor:
         """Return the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eq. 7)."""
@@ -105,7 +112,7 @@ class NoiseSchedule:
     def learned_log_variance(self, v: Tensor, step: int | Tensor) -> Tensor:
         """Return the log variance between posterior (v = -1) and beta (v = 1), Nichol and Dhariwal 2021, Eq. 15."""
         share = (v + 1) / 2
-        low, high = at(self.posterior_log_variance, step, v), at(self.betas.log(), step, v)
+        low, high = at(self.posterior_log_variance, step, v), at(self.log_betas, step, v)
         return share * high + (1 - share) * low
 
 

@@ -73,6 +73,29 @@ def test_add_noise_leaves_the_tables_alone():
     assert torch.equal(schedule.alphas_cumprod, before)
 
 
+@pytest.mark.parametrize(("length", "steps"), [(1000, None), (4000, None), (1000, 100)])
+def test_float32_has_all_its_digits_at_each_timestep(length, steps):
+    """Next to 1, alpha_bar in float32 is off by 6e-8, and 1 - alpha_bar begins at 1e-4, or 2.5e-5 of 4,000."""
+    exact = NoiseSchedule(length, num_inference_steps=steps, spacing="trailing")
+    cast = exact.like(torch.zeros(1))
+    for name in ("sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "log_betas", "posterior_mean_x_0"):
+        torch.testing.assert_close(getattr(cast, name).double(), getattr(exact, name), rtol=1.2e-7, atol=0)
+
+
+@given(st.integers(0, 999))
+def test_a_noised_image_in_float32_is_the_exact_one_rounded(step):
+    schedule = NoiseSchedule(1000)
+    image, noise = torch.randn(2, 1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact, single = schedule.add_noise(image, noise, step), schedule.add_noise(image.float(), noise.float(), step)
+    torch.testing.assert_close(single.double(), exact, rtol=3e-7, atol=3e-7)
+
+
+def test_half_precision_images_are_noised_from_the_first_timestep_on():
+    image, noise = torch.zeros(1, 1, 1, 1, dtype=torch.float16), torch.ones(1, 1, 1, 1, dtype=torch.float16)
+    for timestep in (0, torch.tensor([0])):
+        assert NoiseSchedule(1000).add_noise(image, noise, timestep).item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_x_0_comes_back_from_its_noise():
     schedule = NoiseSchedule(1000)
     image, noise = torch.randn(2, 3, 1, 4, 4, 4, dtype=torch.float64)

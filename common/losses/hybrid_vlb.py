@@ -54,7 +54,7 @@ class HybridVLBLoss(_Loss):
         image, noise, timesteps = target["image"], target["noise"], target["timesteps"]
         epsilon, v = pred.split(image.shape[1], dim=1) if pred.shape[1] > image.shape[1] else (pred, None)
         loss = (epsilon - noise).square().flatten(1).mean(1)
-        loss = loss * (1 - self.schedule.alphas_cumprod.to(loss)[timesteps]) ** self.p2_gamma
+        loss = loss * (1 - self.schedule.alphas_cumprod).to(loss)[timesteps] ** self.p2_gamma
         if v is not None:
             loss = loss + self.weight * self.variational_bound(epsilon.detach(), v, image, noise, timesteps)
         return loss.mean() if self.reduction == "mean" else loss

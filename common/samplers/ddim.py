@@ -203,13 +203,14 @@ def predict_noise(
     _expect("clip_mode", clip_mode, CLIP_MODES)
     timestep = schedule.timesteps[level - 1] if level > 0 else torch.zeros_like(schedule.timesteps[0])
     timesteps = timestep.expand(len(x_t))
-    alpha_bar = _alpha_bar(level, schedule)
     epsilon = model(x_t, timesteps)[:, : x_t.shape[1]]
     if clip_mode == "authors" and level > 0:
         x_0 = schedule.predict_x_0(x_t, epsilon, level - 1)
-        epsilon = (x_t - alpha_bar.sqrt() * x_0.clamp(-1, 1)) / (1 - alpha_bar).sqrt()
-    if guides:
-        epsilon = epsilon - (1 - alpha_bar).sqrt() * total_guidance(guides, x_t, timesteps)
+        clean = schedule.sqrt_alphas_cumprod[level - 1] * x_0.clamp(-1, 1)
+        epsilon = (x_t - clean) / schedule.sqrt_one_minus_alphas_cumprod[level - 1]
+    if guides and level > 0:  # at level 0 there is no noise to shift
+        shift = total_guidance(guides, x_t, timesteps)
+        epsilon = epsilon - schedule.sqrt_one_minus_alphas_cumprod[level - 1] * shift
     return epsilon
 
 
@@ -217,10 +218,6 @@ def ddim_step(x_t: Tensor, epsilon: Tensor, level: int, next_level: int, schedul
     """Return images of another level with the same noise (Song et al. 2021, Eq. 12 with sigma 0)."""
     x_0 = schedule.predict_x_0(x_t, epsilon, level - 1) if level > 0 else x_t
     return schedule.add_noise(x_0, epsilon, next_level - 1) if next_level > 0 else x_0
-
-
-def _alpha_bar(level: int, schedule: NoiseSchedule) -> Tensor:
-    return schedule.alphas_cumprod[level - 1] if level > 0 else schedule.alphas_cumprod_prev[0]
 
 
 def _expect(name: str, value: str, values: Sequence[str]) -> None:
