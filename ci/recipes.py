@@ -20,6 +20,8 @@ class Recipe(NamedTuple):
         trainings: in the order they are run, each the name of a ``config`` and its options.
         demo_scores: of the shipped weights on ``cases`` of the demonstration, or on all for testing: ``scores`` by
             metric, and the ``margin`` within which they are to be found again.
+        task_differs: arguments of the inferer and its parts that a training's task sets otherwise than inference, or
+            leaves at their defaults.
         fast: keys that make a run short, by config.
         study: its ``kind``, options of the ``patients`` that are drawn for it, and what the plan of that kind has, see
             ``common.studies``.
@@ -37,6 +39,7 @@ class Recipe(NamedTuple):
     trainings: Sequence[Mapping[str, Any]]
     real: Mapping[str, Any] = {}
     demo_scores: Sequence[Mapping[str, Any]] = ()
+    task_differs: Sequence[str] = ()
     fast: Mapping[str, Mapping[str, Any]] = {}
     study: Mapping[str, Any] = {}
     benchmark: Sequence[Mapping[str, Any]] = ()

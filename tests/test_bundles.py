@@ -37,19 +37,6 @@ MAY_DIFFER |= {"display", "num_samples"}
 
 PARTS = {"grid", "translator", "inpainter", "segmenter"}
 """Arguments of an inferer that are definitions of their own, called as they are."""
-SET_BY_THE_TASK = {"schedule", "num_resamples", "num_samples", "progress"}
-"""Arguments of the inferer, or of its parts, that a training may choose for its task, as it has little time."""
-INFERENCE_ALONE = {
-    "schedule",
-    "num_resamples",
-    "num_samples",
-    "compile",
-    "relative_threshold",
-    "sampler",
-    "average",
-    "otsu",
-}
-"""Arguments that inference.json sets and the training's task leaves at their defaults, or sets itself."""
 NAMED_OTHERWISE = {"@task_patch_size": "@patch_size"}
 """Keys of train.json that are called otherwise in inference.json."""
 
@@ -170,31 +157,31 @@ def test_the_task_of_a_training_is_done_as_in_inference(bundle):
     """So that the threshold is fitted with the settings that it is then used with."""
     train, inference = (parser_of(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
     parts = PARTS & inference.config["inferer"].keys()
-    made_by_the_task = parts - train.config["inferer"].keys()
+    made_by_the_task, differs = parts - train.config["inferer"].keys(), set(recipe_of(bundle.name).task_differs)
     assert len(parts) == 2
-    compare_definitions("inferer", train, inference, made_by_the_task)
+    compare_definitions("inferer", train, inference, differs | made_by_the_task)
     for part in parts:
         assert inference.config["inferer"][part] == f"@{part}"
-        compare_definitions(part, train, inference)
+        compare_definitions(part, train, inference, differs)
     task = train.config["task"]
     for call in (task[key] for key in ("inferer", "full_inferer") if key in task):
         given = arguments(call, "inferer")
-        assert made_by_the_task <= given.keys() <= made_by_the_task | SET_BY_THE_TASK
+        assert made_by_the_task <= given.keys() <= made_by_the_task | differs
         for part in made_by_the_task:
-            assert arguments(given[part], part).keys() <= SET_BY_THE_TASK
+            assert arguments(given[part], part).keys() <= differs
 
 
-def compare_definitions(name, train, inference, made_by_the_task=frozenset()):
+def compare_definitions(name, train, inference, differs):
     """Compare two definitions argument by argument, without the parts, which have definitions of their own."""
     ours, theirs = train.config[name], inference.config[name]
     assert ours["_target_"] == theirs["_target_"]
     given = {key: value for key, value in ours.items() if key[0] != "_" and key != "progress"}
-    assert theirs.keys() - given.keys() - {"_target_"} <= INFERENCE_ALONE | made_by_the_task, name
+    assert theirs.keys() - given.keys() - {"_target_"} <= differs, name
     assert given.keys() <= theirs.keys(), name
     for key, value in given.items():
         reference = NAMED_OTHERWISE.get(value, value) if isinstance(value, str) else value
         assert reference == theirs[key], f"{name}::{key}"
-        if key not in SET_BY_THE_TASK | PARTS:
+        if key not in differs | PARTS:
             compare_references(value, train, inference)
 
 
