@@ -41,7 +41,7 @@ def run_bundle(bundle, *configs, run_id="run", processes=0, cwd=ROOT, root=None,
     """Start ``monai.bundle run`` on configs of a bundle, the first one's fast settings on, and return the process."""
     folder = (root or ROOT / "bundles" / bundle) / "configs"
     options = {**recipe_of(bundle).fast.get(configs[0], {}), **options}
-    start = [f"--nproc_per_node={processes}", "--master_port=29571"] if processes else []
+    start = [f"--nproc_per_node={processes}", "--standalone"] if processes else []
     command = [
         *([sys.executable, "-m"] + (["torch.distributed.run", *start, "-m"] if processes else [])),
         *("monai.bundle", "run", run_id, "--config_file", str([str(folder / f"{name}.json") for name in configs])),
