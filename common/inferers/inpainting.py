@@ -15,7 +15,7 @@ from ..transforms.grid import from_slices, resample_slices, to_slices
 from ..transforms.intensity import scale_hu, unscale_hu
 from .grid import Grid, filter_radius
 from .patches import Generators
-from .slices import Progress, SlicewiseInferer, per_slice
+from .slices import Progress, SlicewiseInferer, Stepwise, per_slice
 
 
 class Holes(NamedTuple):
@@ -32,13 +32,8 @@ class Holes(NamedTuple):
     median: Tensor
 
 
-class Inpainter(ABC):
+class Inpainter(Stepwise, ABC):
     """Makes a healthy version of images with holes; how is left to subclasses."""
-
-    @property
-    def num_steps(self) -> int:
-        """By how much a bar moves on for a batch: the steps that are handed to ``progress``, or 1 without any."""
-        return 1
 
     @abstractmethod
     def __call__(self, holes: Holes, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:

@@ -15,19 +15,14 @@ from ..transforms.grid import from_slices, resample_slices
 from .grid import Grid
 from .models import noise_predictor
 from .patches import Generators
-from .slices import Progress, SlicewiseInferer
+from .slices import Progress, SlicewiseInferer, Stepwise
 
 AVERAGES = ("samples", "masks")
 SAMPLERS = ("ddpm", "ddim")
 
 
-class Segmenter(ABC):
+class Segmenter(Stepwise, ABC):
     """Samples a segmentation of images; how is left to subclasses."""
-
-    @property
-    def num_steps(self) -> int:
-        """By how much a bar moves on for a batch: the steps that are handed to ``progress``, or 1 without any."""
-        return 1
 
     @abstractmethod
     def __call__(

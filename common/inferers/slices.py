@@ -28,6 +28,15 @@ Progress = Callable[[Iterable[Any]], Iterator[Any]]
 """Hands on the steps of a sampler, and moves a bar on after each."""
 
 
+class Stepwise:
+    """What answers batches of patches, and may hand its steps to ``progress``."""
+
+    @property
+    def num_steps(self) -> int:
+        """By how much a bar moves on for a batch: the steps that are handed to ``progress``, or 1 without any."""
+        return 1
+
+
 class SlicewiseInferer(Inferer):
     """Examine images one after another; what is looked for is left to subclasses.
 

@@ -15,7 +15,7 @@ from ..transforms.anomaly import smooth_in
 from ..transforms.grid import from_slices, resample_slices, to_slices
 from .grid import Grid, View, filter_radius
 from .patches import Generators
-from .slices import Progress, SlicewiseInferer, per_slice
+from .slices import Progress, SlicewiseInferer, Stepwise, per_slice
 
 
 class Batch(NamedTuple):
@@ -32,13 +32,8 @@ class Batch(NamedTuple):
     target: Tensor | None = None
 
 
-class Translator(ABC):
+class Translator(Stepwise, ABC):
     """Makes an image of another one; how is left to subclasses."""
-
-    @property
-    def num_steps(self) -> int:
-        """By how much a bar moves on for a batch: the steps that are handed to ``progress``, or 1 without any."""
-        return 1
 
     @abstractmethod
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
