@@ -30,7 +30,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from common.data.cases import case_name
+from common.data.listing import case_name
 from common.sequences import SEQUENCES
 
 from . import ROOT

@@ -7,7 +7,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-from monai.data import decollate_batch
+from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
 from .files import write_csv
@@ -19,7 +19,7 @@ class CaseEvaluator(SupervisedEvaluator):
     """An evaluator for which one case that cannot be done is recorded, and the others are done.
 
     Args:
-        failures: where a failed case and its reason go, by ``add(case, reason)``.
+        failures: where a failed case and its reason go, see ``Failures``; batches have one case each.
         args: see ``SupervisedEvaluator``.
         kwargs: see ``SupervisedEvaluator``.
     """
@@ -28,15 +28,23 @@ class CaseEvaluator(SupervisedEvaluator):
         super().__init__(*args, **kwargs)
         self.failures = failures
 
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Run the evaluation; without a case, as where all are bad, its handlers still write what they write."""
+        if len(self.data_loader) > 0:  # type: ignore[arg-type]
+            super().run(global_epoch)
+            return
+        self.fire_event(Events.STARTED)
+        self.fire_event(Events.COMPLETED)
+
     def _iteration(self, engine: Any, batchdata: Any) -> Any:
-        try:
-            return super()._iteration(engine, batchdata)
-        except (ValueError, RuntimeError, MemoryError) as error:
-            logger.debug("", exc_info=True)
-            for item in decollate_batch(batchdata):
-                self.failures.add(str(item.get("case", "a case")), str(error))
-            engine.state.output = []
-            return engine.state.output
+        if "failure" in batchdata:  # of loading, see ``CaseDataset``, which has logged it
+            self.failures.reasons.update(zip(batchdata["case"], batchdata["failure"], strict=True))
+        else:
+            case = str(batchdata.get("case", ["a case"])[0])
+            with self.failures.recording(case, "inferring it, or scoring or drawing what came of it"):
+                return super()._iteration(engine, batchdata)
+        engine.state.output = []
+        return engine.state.output
 
 
 def run_repeats(evaluator: SupervisedEvaluator, inferer: Any, scores: Any, num_repeats: int, output_dir: str) -> None:

@@ -52,20 +52,50 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _as_cell(value) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
-class Failures:
-    """The cases of a run that could not be done, with the reason; a run ends with them as its exit status."""
+def _as_cell(value: Any) -> Any:
+    """Return a value of a table as it is, a text that programs would take for a formula with a mark before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
-    def __init__(self) -> None:
+
+class Failures:
+    """The cases of a run that could not be done, with the reason; a run ends with them as its exit status.
+
+    Args:
+        keep: record what goes wrong with a case and go on; false raises it.
+    """
+
+    def __init__(self, keep: bool = True) -> None:
+        self.keep = keep
         self.reasons: dict[str, str] = {}
 
     def add(self, case: str, reason: str) -> None:
         """Record a case and say why it is left out."""
+        case, reason = printable(case), printable(reason, 1000)
         self.reasons[case] = reason
         logger.error(f"{case} is left out: {reason}")
+
+    @contextmanager
+    def recording(self, case: str, place: str) -> Iterator[None]:
+        """Record whatever goes wrong with a case, but for a missing package; the traceback goes to the log.
+
+        Args:
+            case: its name.
+            place: what is being done with it, in words.
+        """
+        try:
+            yield
+        except Exception as error:
+            cause = root_cause(error)
+            fault = isinstance(cause, FAULTS) and os.environ.get(RAISE_FAULTS)
+            if not self.keep or fault or isinstance(cause, ImportError):
+                raise
+            foreseen = isinstance(cause, ValueError | OSError)
+            logger.log(logging.DEBUG if foreseen else logging.ERROR, f"while {place}", exc_info=error)
+            self.add(case, failure_reason(cause, place))
 
     def exit_if_any(self) -> None:
         """End the program with status 1 and a summary if cases failed.
@@ -76,3 +106,35 @@ class Failures:
         if self.reasons:
             listed = "\n".join(f"  {case}: {reason}" for case, reason in self.reasons.items())
             raise SystemExit(f"{len(self.reasons)} of the cases could not be done:\n{listed}")
+
+
+class BadFileError(ValueError):
+    """A file that cannot be used; the message names it and says what was expected and what came."""
+
+
+FAULTS = (TypeError, AttributeError, KeyError)
+"""What faults of a program raise, rather than bad files."""
+
+RAISE_FAULTS = "RAISE_FAULTS"
+"""Environment variable that lets faults through, so that tests see them; else they too are those of one case alone."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error that MONAI wrapped, as it does with one of a transform or of a component of a config."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def failure_reason(error: BaseException, place: str) -> str:
+    """Return why a case could not be done: the sentence of a bad file, or what happened, its type and where."""
+    if isinstance(error, BadFileError):
+        return str(error)
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{text or 'something'} ({type(error).__name__} while {place})."
+
+
+def printable(text: str, length: int = 120) -> str:
+    """Return a text in one line, what cannot be seen in it escaped, as it stands in logs and sentences."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= length else f"{shown[:length]}..."

@@ -1,11 +1,14 @@
 """Settings of all tests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+os.environ["RAISE_FAULTS"] = "1"  # also of the processes that tests start
 
 settings.register_profile("torch", deadline=None, derandomize=True)
 settings.load_profile("torch")

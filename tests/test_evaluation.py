@@ -3,9 +3,12 @@ import csv
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
+from monai.inferers import SimpleInferer
 from torch import nn
 
+from common.data.files import CaseDataset
 from common.evaluation import CaseEvaluator, run_repeats
 from common.files import Failures
 
@@ -30,9 +33,73 @@ def test_a_bad_case_is_recorded_and_the_others_are_done():
     )
     evaluator.run()
     assert done == ["case 0", "case 1", "case 3"]
-    assert failures.reasons == {"case 2": "there is no organ"}
-    with pytest.raises(SystemExit, match="1 of the cases could not be done:\n  case 2: there is no organ"):
+    assert failures.reasons.keys() == {"case 2"}
+    with pytest.raises(
+        SystemExit, match=r"1 of the cases could not be done:\n  case 2: there is no organ \(ValueError while"
+    ):
         failures.exit_if_any()
+
+
+class Writes:
+    """A handler that counts the ends of runs."""
+
+    written = 0
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def write(self):
+        self.written += 1
+
+
+def evaluator_of(dataset, failures, handlers=(), **options):
+    return CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset, batch_size=1),
+        network=nn.Identity(),
+        inferer=SimpleInferer(),
+        val_handlers=list(handlers),
+        failures=failures,
+        **options,
+    )
+
+
+def test_without_a_case_the_report_is_still_written():
+    report = Writes()
+    evaluator_of(Dataset([]), Failures(), [report]).run()
+    assert report.written == 1
+
+
+def no_file(item):
+    if item["case"] == "b":
+        raise OSError("it is gone")
+    return item
+
+
+def test_a_case_that_cannot_be_loaded_is_recorded_and_the_others_are_done():
+    failures, report = Failures(), Writes()
+    items = [{"image": torch.ones(1, 4), "case": case} for case in "abc"]
+    evaluator = evaluator_of(CaseDataset(items, no_file), failures, [report])
+    evaluator.run()
+    assert failures.reasons == {"b": "it is gone (OSError while loading it)."}
+    assert (report.written, evaluator.state.iteration) == (1, 3)
+
+
+@pytest.mark.parametrize("error", [KeyError("image"), ZeroDivisionError(), MemoryError("no memory")])
+def test_whatever_is_wrong_with_one_case_the_others_are_done(monkeypatch, error):
+    monkeypatch.delenv("RAISE_FAULTS")
+
+    def fail(item):
+        if item["case"] == "b":
+            raise error
+        return item
+
+    failures = Failures()
+    evaluator_of(
+        Dataset([{"image": torch.ones(1, 4), "case": case} for case in "abc"]), failures, postprocessing=fail
+    ).run()
+    assert list(failures.reasons) == ["b"]
+    assert f"({type(error).__name__} while inferring it" in failures.reasons["b"]
 
 
 class Drawing:

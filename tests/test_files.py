@@ -1,9 +1,10 @@
 import os
 
+import pandas
 import pytest
 from evaluated import table
 
-from common.files import Failures, replacing, write_bytes, write_csv, write_text
+from common.files import BadFileError, Failures, replacing, root_cause, write_bytes, write_csv, write_text
 
 
 def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path):
@@ -104,3 +105,37 @@ def test_a_run_ends_with_the_number_and_the_reasons_of_its_failures():
 def test_a_failure_is_logged_when_it_happens(caplog):
     Failures().add("a", "cut off")
     assert "a is left out: cut off" in caplog.text
+
+
+def test_a_text_that_would_be_a_formula_is_escaped_and_numbers_are_numbers(tmp_path):
+    texts = ["=1+1", "+1", "-1", "@a", "a", "a-1"]
+    write_csv(tmp_path / "a.csv", [{"case": text, "value": -1.5, "count": -i} for i, text in enumerate(texts)])
+    read = pandas.read_csv(tmp_path / "a.csv")
+    assert read["case"].tolist() == ["'=1+1", "'+1", "'-1", "'@a", "a", "a-1"]
+    assert (read["value"].tolist(), read["count"].tolist()) == ([-1.5] * 6, [0, -1, -2, -3, -4, -5])
+
+
+def test_a_case_or_a_reason_of_several_lines_is_one_line_in_log_and_summary(caplog):
+    failures = Failures()
+    failures.add("a\nb", "it\x1b[2J is\nbad")
+    assert failures.reasons == {r"a\nb": r"it\x1b[2J is\nbad"}
+    assert caplog.messages == [r"a\nb is left out: it\x1b[2J is\nbad"]
+
+
+def raised(error, cause=None):
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+def test_the_root_of_an_error_is_what_monai_wrapped():
+    bad = raised(BadFileError("a.nii: expected x, got y."), OSError("5"))
+    wrapped = raised(RuntimeError("Failed to instantiate component"), raised(RuntimeError("applying transform"), bad))
+    assert root_cause(wrapped) is bad
+    assert root_cause(raised(RuntimeError("out of memory"))).args == ("out of memory",)
+
+
+def test_a_missing_package_is_no_matter_of_one_case():
+    with pytest.raises(ImportError), Failures().recording("a", "reading it"):
+        raise ImportError("pip install it")

@@ -1,7 +1,9 @@
 """DICOM series of CT slices, read as volumes in Hounsfield units."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,16 @@ import numpy as np
 from monai.utils import optional_import
 from numpy.typing import NDArray
 
-from .checks import BadFileError, check_ct
+from ..files import BadFileError
+from .checks import check_ct
+
+SLICE_SUFFIXES = (".dcm", ".ima", ".dicom")
+"""Endings of files that hold slices; others have no ending and a number, or end in one, as UIDs do."""
 
 GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+
+RESCALE = ("RescaleSlope", "RescaleIntercept")
+"""What makes Hounsfield units of stored values; mandatory in a CT."""
 
 POSITION_TOLERANCE = 0.01
 """How far a slice may be from its place on an even grid, in parts of the spacing."""
@@ -22,42 +31,74 @@ ROUNDING_MM = 0.1
 """The same in mm, whichever is larger: where a header rounds positions to 0.1 mm, slices are off by up to this."""
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class _Slice:
-    """One file: pixels (X, Y), where the first is (mm, LPS), and the steps along X and Y (mm, LPS)."""
+    """One file: pixels (X, Y), where the first is (mm, LPS), the steps along X and Y (mm, LPS), and whose it is."""
 
     path: Path
     pixels: NDArray[np.float32]
     position: NDArray[np.float64]
     steps: NDArray[np.float64]
     thickness: float
+    identity: dict[str, str]
+
+
+def holds_dicom(files: Iterable[str | Path]) -> bool:
+    """Return whether there is DICOM among files, whatever their names."""
+    return any(_is_dicom(Path(path)) for path in files)
 
 
 def series_in(folder: str | Path) -> dict[str, list[Path]]:
     """Return the files of each series of images that lie directly in a folder, by SeriesInstanceUID.
 
-    Files of any name are looked at; those that are not DICOM, and DICOM without an image (reports, DICOMDIR), are
-    passed over.
+    Files of any name are looked at, with the preamble of DICOM or without. Those that are not DICOM are named in the
+    log; DICOM without an image (reports, DICOMDIR) is passed over.
 
     Raises:
-        BadFileError: for a DICOM file whose header cannot be read.
+        BadFileError: for a DICOM file whose header cannot be read, and for one that is named as slices are, beside
+            slices, and is none: the volume would lack it.
         ImportError: if pydicom is missing or too old.
     """
     pydicom = _pydicom()
     series: dict[str, list[Path]] = {}
+    others = []
     for path in sorted(Path(folder).iterdir()):
-        if not path.is_file():
+        if not path.is_file() or path.name.startswith("."):
             continue
         with _naming(path):
-            if not pydicom.misc.is_dicom(path):
+            if not _is_dicom(path):
+                others.append(path)
                 continue
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
+            tags = ["SeriesInstanceUID", "Rows"]
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
             kind = header.file_meta.get("MediaStorageSOPClassUID", pydicom.uid.UID("")).name
         if "Rows" in header:
             series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(path)
         elif not kind or kind.endswith("Image Storage"):  # pydicom says nothing of a header that is cut off
             raise BadFileError(f"{path}: expected a DICOM image, got one that is cut off within its header.")
+    for path in others if series else []:
+        if path.suffix.lower() in SLICE_SUFFIXES or re.fullmatch(r"[^.]*\d[^.]*|.*\.\d+", path.name):
+            what = "an empty file" if path.stat().st_size == 0 else "a file that is no DICOM"
+            raise BadFileError(
+                f"{path}: expected a DICOM slice as those beside it, got {what}: the volume would lack it."
+            )
+        logger.info(f"left out: {path}: no DICOM")
     return dict(sorted(series.items()))
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file has the mark of DICOM, or, without preamble, begins as its data do."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        return True
+    group, element, vr = start[:2], start[2:4], start[4:8]
+    length = int.from_bytes(vr, "little")
+    typed = vr[:2].isalpha() and vr[:2].isupper()
+    return len(vr) == 4 and group in (b"\2\0", b"\10\0") and element[1:] == b"\0" and (typed or length <= 1024)
 
 
 def patient_of(path: str | Path) -> str | None:
@@ -128,6 +169,12 @@ def _stack(slices: list[_Slice], source: Path) -> tuple[NDArray[np.float32], NDA
                 f"{other.path}: expected size, orientation and pixel spacing of {first.path.name}, "
                 f"{_grid(first)}, got {_grid(other)}."
             )
+        differs = [key for key, value in other.identity.items() if value != first.identity[key]]
+        if differs:
+            raise BadFileError(
+                f"{other.path}: expected slices of one {differs[0]}, got another one in {first.path.name}: "
+                "these are of two patients or two scans."
+            )
     normal = np.cross(*first.steps)
     normal /= np.linalg.norm(normal)
     slices = sorted(slices, key=lambda slice_: float(slice_.position @ normal))
@@ -161,7 +208,11 @@ def _refuse_uneven(slices: list[_Slice], positions: NDArray, step: NDArray, norm
 
 def _read_slice(path: Path, hu: bool, other: Callable[[Path], NDArray[np.float32]] | None) -> _Slice:
     with _naming(path):
-        data = _pydicom().dcmread(path)
+        data = _pydicom().dcmread(path, force=True)
+        if "TransferSyntaxUID" not in data.file_meta:  # without preamble; the encoding is found by looking
+            uid = _pydicom().uid
+            implicit, _ = data.original_encoding
+            data.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
         _refuse_other_images(data, path, hu)
         orientation = np.array(data.ImageOrientationPatient, dtype=float).reshape(2, 3)
         # PixelSpacing is the distance of rows, then of columns; the first axis here runs along a row.
@@ -169,7 +220,7 @@ def _read_slice(path: Path, hu: bool, other: Callable[[Path], NDArray[np.float32
         position = np.array(data.ImagePositionPatient, dtype=float)
         pixels = data.pixel_array.T if other is None else other(path)
         if hu:
-            pixels = pixels * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+            pixels = pixels * float(data.RescaleSlope) + float(data.RescaleIntercept)
         thickness = float(data.get("SliceThickness") or 1)
     if pixels.shape != (data.Columns, data.Rows):
         size = f"{data.Columns} x {data.Rows}"
@@ -179,7 +230,8 @@ def _read_slice(path: Path, hu: bool, other: Callable[[Path], NDArray[np.float32
             f"{path}: expected an orientation of two unit vectors at right angles and a pixel spacing above 0 mm, "
             f"got {orientation.tolist()} and {spacing.ravel().tolist()}."
         )
-    return _Slice(path, pixels.astype(np.float32), position, orientation * spacing, thickness)
+    identity = {key: str(data.get(key) or "") for key in ("PatientID", "FrameOfReferenceUID")}
+    return _Slice(path, pixels.astype(np.float32), position, orientation * spacing, thickness, identity)
 
 
 def _refuse_other_images(data: Any, path: Path, hu: bool) -> None:
@@ -197,8 +249,11 @@ def _refuse_other_images(data: Any, path: Path, hu: bool) -> None:
     if "LOCALIZER" in (data.get("ImageType") or ()):
         raise BadFileError(f"{path}: expected a slice, got a scout (ImageType LOCALIZER).")
     missing = [keyword for keyword in GEOMETRY if not data.get(keyword)]
+    missing += [keyword for keyword in RESCALE if hu and data.get(keyword) is None]
     if missing:
         raise BadFileError(f"{path}: expected {' and '.join(missing)} in the header, got none.")
+    if hu and data.get("RescaleType", "HU") not in ("HU", "", None):
+        raise BadFileError(f"{path}: expected a RescaleType of HU, got {data.RescaleType}.")
     if int(data.get("SamplesPerPixel", 1)) != 1:
         raise BadFileError(f"{path}: expected one value a pixel, got {data.SamplesPerPixel}.")
 

@@ -7,13 +7,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection, PathLike
-from monai.data import NibabelReader, NibabelWriter
-from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform, SaveImage, SaveImaged
+from monai.data import Dataset, NibabelReader, NibabelWriter
+from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform, SaveImage, SaveImaged, Transform
 from monai.utils import convert_to_numpy, ensure_tuple
+from numpy.typing import NDArray
 
-from ..files import replacing
-from .checks import FILM_AFFINE, is_film, read_film
+from ..files import Failures, replacing
+from .checks import refuse_other_grid, refuse_other_values
 from .dicom import read_series
+from .reading import FILM_AFFINE, is_film, read_film, read_image
 
 
 class CaseReader(NibabelReader):
@@ -25,30 +27,88 @@ class CaseReader(NibabelReader):
         return all(path.is_dir() or is_film(path) for path in paths) or super().verify_suffix(filename)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
-        """Return an image with voxels and affine; a series comes in HU and RAS, a film with ``FILM_AFFINE``."""
-        paths = [Path(str(path)) for path in ensure_tuple(data)]
-        if len(paths) == 1 and (paths[0].is_dir() or is_film(paths[0])):
-            self.filenames = paths
-            voxels, affine = read_series(paths[0]) if paths[0].is_dir() else (read_film(paths[0]), FILM_AFFINE)
-            return nib.Nifti1Image(voxels, affine)
-        return super().read(data, **kwargs)
+        """Return the paths alone: ``get_data`` reads them, since where ``read`` fails MONAI tries other readers."""
+        self.filenames = [Path(str(path)) for path in ensure_tuple(data)]
+        return self.filenames
+
+    def get_data(self, img: Sequence[Path]) -> tuple[NDArray[np.float32], dict]:
+        """Return voxels and what is known of them; a series comes in HU and RAS, a film with ``FILM_AFFINE``.
+
+        Raises:
+            BadFileError: for a file that cannot be read, or that lies on another grid than the first.
+        """
+        (first, affine), *others = [_read(path) for path in img]
+        for path, (voxels, own) in zip(img[1:], others, strict=True):
+            refuse_other_grid(voxels.shape, own, first.shape, affine, path, img[0])
+        return super().get_data([nib.Nifti1Image(voxels, affine) for voxels, _ in [(first, affine), *others]])
+
+
+def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    if path.is_dir():
+        return read_series(path)
+    return (read_film(path), FILM_AFFINE) if is_film(path) else read_image(path)
+
+
+class FitCased(Transform):
+    """Leave of an image the volumes that ``channels`` of its item names, and refuse masks that do not fit it.
+
+    Args:
+        label_values: see ``list_cases``.
+    """
+
+    def __init__(self, label_values: Mapping[str, str] | None = None) -> None:
+        self.label_values = label_values
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item, whose images are MetaTensors of shape (C, X, Y[, Z]).
+
+        Raises:
+            BadFileError: if a mask lies on another grid, or a label has other values.
+        """
+        item = dict(data)
+        channels = item.pop("channels", None)
+        image = item["image"] if channels is None else item["image"][channels]
+        for key in ("organ", "label", "wanted"):
+            if key not in item:
+                continue
+            grids = [(tensor.shape[1:], convert_to_numpy(tensor.affine)) for tensor in (item[key], image)]
+            refuse_other_grid(*grids[0], *grids[1], f"{key} of {item.get('case', 'a case')}", "the image")
+        if "label" in item and self.label_values is not None:
+            values = (0, *map(int, self.label_values))
+            refuse_other_values(convert_to_numpy(item["label"]), values, item["label"].meta["filename_or_obj"])
+        return {**item, "image": image}
 
 
 class LoadCased(MapTransform):
-    """Load what a case has of an image, its organ and its label, channel first.
+    """Load what a case has of an image, its organ and its label, channel first, see ``FitCased``.
 
     Args:
         keys: of paths, as far as they are there.
+        label_values: see ``list_cases``.
     """
 
-    def __init__(self, keys: KeysCollection = ("image", "organ", "label")) -> None:
+    def __init__(
+        self, keys: KeysCollection = ("image", "organ", "label"), label_values: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.load = LoadImaged(keys, reader=CaseReader, allow_missing_keys=True)
         self.channel_first = EnsureChannelFirstd(keys, allow_missing_keys=True)
+        self.fit = FitCased(label_values)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with MetaTensors of shape (C, X, Y[, Z])."""
-        return dict(self.channel_first(self.load(data)))
+        return self.fit(self.channel_first(self.load(data)))
+
+
+class CaseDataset(Dataset):
+    """A data set that gives, for a case that cannot be loaded, its name and why: ``case`` and ``failure``."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an item, see MONAI."""
+        failures = Failures()
+        with failures.recording(case := str(self.data[index].get("case", "a case")), "loading it"):
+            return super().__getitem__(index)
+        return {"case": case, "failure": failures.reasons[case]}
 
 
 class CaseWriter(NibabelWriter):

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..files import Failures, replacing, write_bytes, write_text
+from ..files import BadFileError, Failures, replacing, write_bytes, write_text
 from ..transforms.slices import axial_axis
-from .checks import BadFileError, refuse_twins
+from .names import check_name, twins_of
+from .reading import is_film, unusual_header
 from .sources import SOURCES, Source
 from .sources.scans import Channel, Scan, Volume
 
@@ -118,27 +119,26 @@ def prepare(
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
     scans = data_set.find(folder, **{name: options[name] for name in data_set.options})
-    found = ((scan.case, f"one of patient {scan.patient}") for scan in scans)
-    refuse_twins(found, "rename one, or the folder it lies in")
     if fractions is None:
         fractions = data_set.fractions
     part_of = split_patients((scan.patient for scan in scans), fractions, seed, fold)
 
-    failures = Failures()
+    failures, twins = Failures(), twins_of((scan.case, scan.patient) for scan in scans)
     items, counts = [], {}
     with logging_redirect_tqdm():
         for scan in tqdm(scans, desc=f"preparing {data_set.name}"):
-            try:
+            with failures.recording(scan.case, "preparing it"):
+                check_name(scan.case)
+                if scan.case in twins:
+                    patients = ", ".join(twins[scan.case])
+                    raise BadFileError(
+                        f"{scan.case}: expected a case of a name of its own, got that of several, of the patients "
+                        f"{patients}; rename them, or the folders they lie in."
+                    )
                 volume = scan.read()
-            except BadFileError as error:
-                failures.add(scan.case, str(error))
-                continue
-            items.append(_write_case(scan, volume, data_set.masks, target, link))
-            if data_set.slices:
-                counts[scan.case] = count_slices(volume, min_organ_pixels)
-                _report(scan.case, volume, counts[scan.case], data_set)
-            else:  # films come in tens of thousands, so that only their sum is worth a line
-                counts[scan.case] = SliceCounts(1, int(not volume.diseased), int(bool(volume.diseased)))
+                item = _write_case(scan, volume, data_set.masks, target, link)
+                counts[scan.case] = _counted(scan.case, volume, min_organ_pixels, data_set)
+                items.append(item)
 
     used = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction]
     parts = _parts(items, counts, part_of, used, split, data_set)
@@ -242,14 +242,20 @@ def _parts(
     return parts
 
 
-def _report(case: str, volume: Volume, counts: SliceCounts, source: Source) -> None:
+def _counted(case: str, volume: Volume, min_organ_pixels: int, source: Source) -> SliceCounts:
+    """Return the slices of a case, and log them and what is unusual in it."""
+    for channel in volume.channels:
+        header = [] if channel.file is None or is_film(channel.file) else unusual_header(channel.file)
+        for remark in [*header, *source.unusual(channel.voxels, volume.affine)]:
+            logger.warning(f"{case}{channel.ending}: {remark}.")
+    if not source.slices:  # films come in tens of thousands, so that only their sum is worth a line
+        return SliceCounts(1, int(not volume.diseased), int(bool(volume.diseased)))
+    counts = count_slices(volume, min_organ_pixels)
     masks = {f"the {source.organ}": volume.organ, "lesions": volume.label}
     unknown = [name for name, mask in masks.items() if mask is None]
     note = f" (no mask of {' or of '.join(unknown)})" if unknown else ""
     logger.info(f"{case}: {counts.in_words(source)}{note}.")
-    for channel in volume.channels:
-        for remark in source.unusual(channel.voxels, volume.affine):
-            logger.warning(f"{case}{channel.ending}: {remark}.")
+    return counts
 
 
 def _write_case(scan: Scan, volume: Volume, masks: Sequence[str], dst: Path, link: str) -> dict[str, Any]:

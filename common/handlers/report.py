@@ -36,7 +36,7 @@ class CaseReport:
     """Draw each case and write one page of the run.
 
     A case that has no map, no mask or no organ is listed without a picture, with the ``probability`` of each class if
-    the output has that, shape (K,).
+    the output has that, shape (K,). Beside a case stand the ``remarks`` on its files, see ``list_cases``.
 
     Args:
         output_dir: where ``<case>/<case>_overlay.png`` and ``report.html`` go.
@@ -95,7 +95,8 @@ class CaseReport:
             else:
                 measured = _probabilities(output)
             seconds = self._seconds / len(engine.state.output)
-            self.rows.append({"case": case, **measured, "seconds of inference": seconds})
+            remarks = {"remarks": item["remarks"]} if item.get("remarks") else {}
+            self.rows.append({"case": case, **measured, "seconds of inference": seconds, **remarks})
 
     def _overlay(self, case: str) -> Path:
         return self.output_dir / case / f"{case}_overlay.png"

@@ -8,7 +8,7 @@ import torch
 from monai.utils import ensure_tuple
 from torch import Tensor
 
-from ..transforms.grid import network_pixel_mm, resample_slices, size_at, to_slices
+from ..transforms.grid import MAX_VOXELS, network_pixel_mm, resample_slices, size_at, to_slices
 from ..transforms.intensity import intensity_range, scale_range
 from ..transforms.organ import foreground, right_part
 from .patches import Patch, patches_around
@@ -54,6 +54,7 @@ class Grid:
         right_share: of the organ, however it was found, the ``right_part`` is searched.
         slice_range: first and last slice that are searched, counted from the feet; None searches all.
         margin: pixels that a patch shows around the organ at least, if ``pixel_mm`` is given; else it shows the image.
+        max_voxels: see ``resample_slices``.
 
     Raises:
         ValueError: if ``organ`` is none of ``ORGANS``.
@@ -72,6 +73,7 @@ class Grid:
         right_share: float = 1.0,
         slice_range: Sequence[int] | None = None,
         margin: int = 2,
+        max_voxels: int = MAX_VOXELS,
     ) -> None:
         if organ not in ORGANS:
             raise ValueError(f"organ must be one of {', '.join(ORGANS)}, got {organ!r}.")
@@ -81,6 +83,7 @@ class Grid:
             intensity_range, normalize="none" if normalize is None else normalize, percentile=percentile
         )
         self.right_share, self.slice_range = right_share, slice_range
+        self.max_voxels = max_voxels
         self.margin = 0 if pixel_mm is None else margin
 
     def view(
@@ -113,7 +116,7 @@ class Grid:
         size = image.shape[2:]
         network_mm = network_pixel_mm(self.pixel_mm, size, pixel_mm, self.patch_size)
         coarse_size = size_at(size, pixel_mm, network_mm)
-        coarse, coarse_organ = resample_slices(image, coarse_size), None
+        coarse, coarse_organ = resample_slices(image, coarse_size, max_voxels=self.max_voxels), None
         if len(volume) == expected[-1]:
             organ = to_slices(volume[-1:] > 0)
         elif self.organ == "network":

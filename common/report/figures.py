@@ -95,12 +95,12 @@ def panel_grid(rows: Sequence[Sequence[Panel]], title: str = "", aspect: float =
         for axis, panel in zip(line, row, strict=True):
             _draw(axis, panel, aspect)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
 def _draw(axis: Axes, panel: Panel, aspect: float) -> None:
-    axis.set_title(panel.title, fontsize=8)
+    axis.set_title(panel.title, fontsize=8, parse_math=False)  # a case may be called $x
     axis.axis("off")
     shared: dict[str, Any] = {"origin": "lower", "aspect": aspect, "interpolation": "nearest"}
     if panel.grey is not None:

@@ -62,16 +62,30 @@ def size_at(shape: Sequence[int], pixel_mm: Sequence[float], target_mm: float) -
     return height, width
 
 
-def resample_slices(slices: Tensor, size: Sequence[int], mode: str = "linear") -> Tensor:
+MAX_VOXELS = 2**28
+"""Of a resampled image with its channels, 1 GiB: a CT of 512 x 512 pixels and 1024 slices."""
+
+
+def resample_slices(slices: Tensor, size: Sequence[int], mode: str = "linear", max_voxels: int = MAX_VOXELS) -> Tensor:
     """Return slices with another number of pixels over the same extent.
 
     Args:
         slices: shape (S, C, X, Y), float.
         size: pixels along X and Y.
         mode: ``linear``, which averages where it shrinks, or ``nearest``.
+        max_voxels: of the result; more are refused before there is memory for them.
+
+    Raises:
+        ValueError: for more voxels, as headers with wrong voxel sizes ask for.
     """
     if tuple(slices.shape[2:]) == tuple(size):
         return slices
+    count, channels = slices.shape[:2]
+    if count * channels * size[0] * size[1] > max_voxels:
+        raise ValueError(
+            f"expected an image of at most {max_voxels} voxels (max_voxels) on the network's grid, got {channels} x "
+            f"{size[0]} x {size[1]} x {count}: are its voxel sizes right?"
+        )
     if mode == "nearest":
         return F.interpolate(slices, size=tuple(size), mode="nearest-exact")
     return F.interpolate(slices, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)

@@ -3,6 +3,7 @@ import json
 import logging
 import operator
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 from dicom_series import write_series
 from PIL import Image
 
+from common.data import cases
 from common.data.cases import list_cases, shard, with_both_classes
-from common.data.checks import BadFileError
-from common.files import Failures
+from common.files import BadFileError, Failures
 
-CT = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
+CT = np.linspace(-1000, 400, 336).reshape(8, 7, 6).astype(np.int16)
 MASK = (CT > 0).astype(np.uint8)
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, -3, 0, 70], [0, 0, 5, -300], [0, 0, 0, 1]])
 SHIFTED = AFFINE + np.eye(4)[:, [3, 0, 1, 2]] * 4 * np.array([[1], [0], [0], [0]])
@@ -307,13 +308,13 @@ def test_a_dataset_json_that_is_none_or_lacks_the_split_is_refused(tmp_path, con
     "testing",
     [
         [{"label": "masks/a.nii.gz"}],
-        ["images/a.nii.gz"],
+        [5],
         [{"image": 5}],
         [{"image": []}],
         [{"image": "images/a.nii.gz", "organ": None}],
         {"image": "images/a.nii.gz"},
     ],
-    ids=["no image", "names alone", "a number", "no channels", "null for a mask", "no list"],
+    ids=["no image", "a number alone", "a number", "no channels", "null for a mask", "no list"],
 )
 def test_items_without_the_path_of_an_image_are_refused(tmp_path, testing):
     write_dataset(tmp_path, testing=testing)
@@ -355,14 +356,20 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
 def test_two_cases_of_one_name_are_refused_with_both_files(tmp_path):
     save(CT, tmp_path / "a.nii")
     save(CT, tmp_path / "a.nii.gz")
-    with pytest.raises(ValueError, match=r"two cases are called 'a': .*a.nii and .*a.nii.gz; give them a 'case'"):
+    with pytest.raises(BadFileError, match=r"got 'a' for all of .*a.nii, .*a.nii.gz; give each a 'case' of its own"):
         listed(tmp_path)
+
+
+def test_twins_fail_and_the_others_are_done(tmp_path):
+    write_dataset(tmp_path, testing=[item("a"), item("a"), item("b"), item("b", case="A")])
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, sorted(reasons)) == (["b"], ["A", "a"])
 
 
 def test_two_series_whose_ways_give_one_name_are_refused(tmp_path):
     for folder in ("a/b", "a_b"):
         write_series(tmp_path / folder, CT, AFFINE)
-    with pytest.raises(ValueError, match="two cases are called 'a_b'"):
+    with pytest.raises(BadFileError, match=r"got 'a_b' for all of .*a/b, .*a_b; give"):
         listed(tmp_path)
 
 
@@ -380,14 +387,13 @@ def test_each_case_is_worked_on_by_one_process(world_size):
     assert sorted(names(functools.reduce(operator.iadd, parts, []))) == names(items)
 
 
-def test_fewer_cases_than_processes_are_refused():
-    with pytest.raises(ValueError, match="a case at least for each of 3 processes, got 2 cases"):
-        shard([{"case": "a"}, {"case": "b"}], 0, 3)
+def test_a_process_may_have_no_case():
+    assert [len(shard([{"case": "a"}, {"case": "b"}], rank, 3)) for rank in range(3)] == [1, 1, 0]
 
 
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
 HEAD = np.zeros((8, 7, 6), dtype=np.float32)
-HEAD[2:6, 2:6] = np.random.default_rng(0).uniform(100, 900, (4, 4, 6))
+HEAD[2:6, 2:6] = np.linspace(100, 900, 96).reshape(4, 4, 6)
 
 
 def write_heads(folder, name="BraTS20_Training_001_{}.nii.gz", sequences=SEQUENCES, affine=AFFINE):
@@ -435,7 +441,7 @@ def test_some_sequences_are_enough_where_others_are_not_wanted(tmp_path):
 
 def test_a_file_of_four_volumes_is_not_one_sequence(tmp_path):
     save(np.stack([HEAD] * 4, -1), tmp_path / "a.nii.gz")
-    with pytest.raises(BadFileError, match="expected a slice or a volume, got 4 axes"):
+    with pytest.raises(BadFileError, match="expected volumes of flair, got 4 volumes"):
         listed(tmp_path, modality="mr", sequences=["flair"])
 
 
@@ -481,7 +487,7 @@ def test_a_head_without_the_wanted_sequence_fails_alone(tmp_path):
     failures = Failures()
     assert names(listed(tmp_path, modality="mr", sequences=["flair"], failures=failures)) == ["c"]
     assert failures.reasons.keys() == {"a", "b"}
-    assert "a_flair.nii.gz" in failures.reasons["a"]
+    assert failures.reasons["a"].endswith("a_seg.nii.gz: expected flair, got none of them beside it.")
 
 
 def test_sequences_have_the_order_that_is_asked_for(tmp_path):
@@ -515,18 +521,26 @@ def test_a_head_without_all_sequences_or_on_several_grids_fails_alone(tmp_path):
     assert names(listed(tmp_path, modality="mr", failures=failures)) == ["good"]
     assert "expected t1, t1ce, t2, flair in 4 files or one, got few_t1" in failures.reasons["few"]
     assert "expected the affine of" in failures.reasons["moved"]
-    assert "expected 4 volumes" in failures.reasons["two"]
+    assert "expected volumes of t1, t1ce, t2, flair, got 2 volumes" in failures.reasons["two"]
 
 
 def test_a_sequence_that_lies_there_twice_is_refused(tmp_path):
     write_heads(tmp_path, "a_{}.nii.gz", ("t1", "t1w"))
-    with pytest.raises(ValueError, match="expected one file of t1 in the case 'a', got also"):
+    with pytest.raises(BadFileError, match=r"a_t1w.nii.gz: expected one file of t1, got also .*a_t1.nii.gz\."):
         listed(tmp_path, modality="mr")
 
 
 def test_what_is_unlike_brats_is_said_and_done_all_the_same(tmp_path, caplog):
-    assert names(listed(write_heads(tmp_path), modality="mr")) == ["BraTS20_Training_001"]
-    assert "not about 1 mm" in caplog.text
+    (found,) = listed(write_heads(tmp_path), modality="mr", voxel_mm=[1, 1, 1])
+    assert found["remarks"].startswith("its voxels are 2 x 3 x 5 mm, coarse beside the 1 x 1 x 1 mm")
+    assert found["remarks"] in caplog.text
+
+
+def test_every_sequence_is_looked_at(tmp_path):
+    write_heads(tmp_path, "a_{}.nii.gz")
+    save(HEAD + 50, tmp_path / "a_t2.nii.gz")
+    (found,) = listed(tmp_path, modality="mr")
+    assert found["remarks"] == "it does not look skull-stripped, as only 0.0% of its voxels are 0 (a_t2.nii.gz)"
 
 
 INSIDE = [90 - 2 * 7, 70 - 3 * 6, -300 + 5 * 5]
@@ -626,3 +640,74 @@ def test_cases_of_one_class_alone_are_refused(tmp_path, tags, word):
     items = [tagged(tmp_path, name, tags) for name in "ab"]
     with pytest.raises(ValueError, match=f"expected healthy and diseased slices .*, got {word} ones alone in 2 cases"):
         with_both_classes(items)
+
+
+def test_a_name_that_is_a_path_fails_its_case_alone(tmp_path):
+    write_dataset(tmp_path, testing=[item("a", case="siteA/001"), item("b", case="../../x"), item("b", case="x")])
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, sorted(reasons)) == (["x"], ["../../x", "siteA/001"])
+
+
+def test_a_name_of_two_lines_forges_none_in_the_log(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_dataset(tmp_path, testing=[item("a", case="a\nERROR b is left out"), item("b")])
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, list(reasons)) == (["b"], [r"a\nERROR b is left out"])
+    assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+def write_msd(folder, values=(0, 1, 2), **content):
+    """Write a case whose label has values, as the Medical Segmentation Decathlon has them."""
+    write_dataset(folder, **content)
+    for name in ("a", "b"):
+        save(np.resize(np.array(values, np.uint8), CT.shape), folder / "masks" / f"{name}.nii.gz")
+    return folder
+
+
+ITEMS = [{"image": "images/a.nii.gz", "label": "masks/a.nii.gz"}]
+LESION = {"1": "lesion"}
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (0, 0.5, 1), (0, 1, 255)])
+def test_a_label_of_other_values_is_refused_with_the_way_out(tmp_path, values):
+    write_msd(tmp_path, testing=ITEMS)
+    save(np.resize(np.array(values, np.float32), CT.shape), tmp_path / "masks/a.nii.gz")
+    with pytest.raises(BadFileError, match=r"a.nii.gz: expected a mask of the values 0, 1, got also .*prepare.*or set"):
+        listed(tmp_path, label_values=LESION)
+
+
+def test_a_label_may_have_all_values_that_a_run_understands(tmp_path):
+    write_msd(tmp_path, testing=ITEMS)
+    assert len(listed(tmp_path, label_values={"1": "core", "2": "rim"})) == len(listed(tmp_path)) == 1
+
+
+def test_an_organ_mask_of_several_organs_is_refused(tmp_path):
+    write_msd(tmp_path, testing=[{"image": "images/a.nii.gz", "organ": "masks/a.nii.gz"}])
+    with pytest.raises(BadFileError, match="expected a mask of the values 0, 1, got also 2; write the organ"):
+        listed(tmp_path)
+
+
+def test_a_position_that_is_no_number_is_that_of_its_case_alone(tmp_path):
+    write_dataset(tmp_path, testing=[item("a", point=[float("nan"), 0, 0]), item("b")])
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, list(reasons)) == (["b"], ["a"])
+
+
+def test_what_nobody_foresaw_is_recorded_with_its_type_and_place(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("RAISE_FAULTS")
+    write_dataset(tmp_path)
+
+    def fault(path, *args, read=cases.read_nifti):
+        return len(None) if Path(path).name == "a.nii.gz" else read(path, *args)
+
+    monkeypatch.setattr(cases, "read_nifti", fault)
+    done, reasons = listed_with_failures(tmp_path)
+    assert done == ["b"]
+    assert reasons["a"] == "object of type 'NoneType' has no len() (TypeError while checking its files)."
+    assert "Traceback" in caplog.text
+
+
+def test_faults_of_the_program_are_loud_in_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "read_nifti", lambda path: len(None))
+    with pytest.raises(TypeError):
+        listed_with_failures(write_dataset(tmp_path))

@@ -19,7 +19,8 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from common.data.dicom import read_series
-from common.data.files import CaseReader, CaseWriter, LoadCased, SaveMapsd
+from common.data.files import CaseReader, CaseWriter, FitCased, LoadCased, SaveMapsd
+from common.files import BadFileError
 from common.transforms.channels import NameCased
 
 VOLUME = np.random.default_rng(0).integers(-1000, 400, (8, 7, 6)).astype(np.int16)
@@ -229,3 +230,51 @@ def test_what_a_case_has_is_loaded_channel_first(tmp_path):
     assert case["image"].shape == (2, *VOLUME.shape)
     assert case["label"].shape == (1, *VOLUME.shape)
     assert set(case) == {"image", "label", "case"}
+
+
+def test_a_file_that_cannot_be_read_is_not_tried_with_other_readers(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"none")
+    with pytest.raises(BadFileError, match=r"a.nii.gz: expected a readable NIfTI file"):
+        LoadImage(reader=CaseReader)(tmp_path / "a.nii.gz")
+
+
+def test_files_of_one_image_may_differ_by_rounding_and_no_more(tmp_path):
+    affine = AFFINES["LPS"]
+    for name, moved in (("a", 0), ("b", 0.01), ("c", 1)):
+        nib.save(nib.Nifti1Image(VOLUME, affine + moved * np.eye(4)[:, [3, 0, 1, 2]]), tmp_path / f"{name}.nii")
+    paths = [str(tmp_path / f"{name}.nii") for name in "abc"]
+    assert LoadImage(reader=CaseReader)(paths[:2]).shape == (2, *VOLUME.shape)
+    with pytest.raises(BadFileError, match=r"c.nii: expected the affine of .*a.nii"):
+        LoadImage(reader=CaseReader)(paths)
+
+
+def test_one_sequence_with_a_fourth_axis_of_length_1_is_the_same_image(tmp_path):
+    for name, voxels in (("a", VOLUME), ("b", VOLUME[..., None])):
+        nib.save(nib.Nifti1Image(voxels, AFFINES["LPS"]), tmp_path / f"{name}.nii")
+    image = LoadImage(reader=CaseReader)([str(tmp_path / f"{name}.nii") for name in "aba"])
+    assert image.shape == (3, *VOLUME.shape)
+
+
+def meta(voxels, affine="LPS", name="a_label.nii"):
+    return MetaTensor(torch.as_tensor(voxels).float(), affine=AFFINES[affine], meta={"filename_or_obj": name})
+
+
+def test_the_volumes_that_an_item_names_are_left_of_its_image():
+    image = meta(np.stack([VOLUME, VOLUME + 1, VOLUME + 2]))
+    fitted = FitCased()({"image": image, "channels": [2, 0]})
+    torch.testing.assert_close(fitted["image"].as_tensor(), image.as_tensor()[[2, 0]])
+    assert "channels" not in fitted
+
+
+@pytest.mark.parametrize("key", ["organ", "label"])
+@pytest.mark.parametrize("other", [meta(VOLUME[None], "RAS"), meta(VOLUME[None, 1:])], ids=["affine", "shape"])
+def test_a_mask_that_lies_elsewhere_once_it_is_loaded_stops_the_case(key, other):
+    with pytest.raises(BadFileError, match=rf"{key} of a: expected the .* of the image"):
+        FitCased()({"image": meta(VOLUME[None]), key: other, "case": "a"})
+
+
+def test_a_label_of_other_values_is_refused_in_training_too():
+    item = {"image": meta(VOLUME[None]), "label": meta(VOLUME[None] % 3)}
+    assert FitCased()(item)["label"] is item["label"]
+    with pytest.raises(BadFileError, match=r"a_label.nii: expected a mask of the values 0, 1, got also 2"):
+        FitCased({"1": "lesion"})(item)

@@ -344,11 +344,13 @@ def test_series_of_one_patient_have_one_patient(tmp_path):
     assert len({item["patient"] for item in dataset["testing"]}) == 2
 
 
-def test_two_cases_of_one_name_are_refused(tmp_path):
+def test_two_cases_of_one_name_are_refused_and_others_prepared(tmp_path):
     for folder in ("a/b", "a_b"):
         write_series(tmp_path / "src" / folder, patient(0).image, AFFINE)
-    with pytest.raises(ValueError, match="two cases are called 'a_b'"):
+    write_series(tmp_path / "src" / "c", patient(0).image, AFFINE)
+    with pytest.raises(SystemExit, match="a_b: expected a case of a name of its own"):
         run("dicom", tmp_path / "src", tmp_path / "dst", fractions=(0, 0, 1))
+    assert [item["case"] for item in json.loads((tmp_path / "dst/dataset.json").read_text())["testing"]] == ["c"]
 
 
 def write_dicom_with_a_damaged_header(src):

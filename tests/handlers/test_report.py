@@ -30,6 +30,7 @@ from common.files import Failures
 from common.handlers.classification import Classification
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
+from common.report.figures import png
 from common.transforms.channels import SplitChannelsd
 
 
@@ -60,6 +61,18 @@ def test_a_page_of_marked_cases_alone_has_their_distances(tmp_path):
     run([marked("beside", with_label=False)], detection, handler)
     assert headings(tmp_path) == ["Cases", "Detection by case", "Most anomalous slices", "Versions"]
     assert "peak_to_point_mm" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_remarks_on_a_case_stand_beside_it(tmp_path):
+    handler = CaseReport(str(tmp_path), "Title", num_slices=1)
+    run([item("a"), {**item("b"), "remarks": "it looks like noise"}], handler)
+    assert [row.get("remarks") for row in handler.rows] == [None, "it looks like noise"]
+    assert "it looks like noise" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["$", "$x$", "a_$1^{", r"\frac"])
+def test_a_name_is_drawn_as_it_is(name):
+    assert png(case_figure(name, as_output(item()), 1)).startswith(b"\x89PNG")
 
 
 def as_output(made):

@@ -159,3 +159,11 @@ def test_volumes_of_a_case_are_turned_to_ras_and_only_the_image_is_interpolated(
     assert found["label"][0, :, 0, 0].tolist() == [0, 0, 1]
     assert 0 < found["image"][0, 2, 0, 0] <= 10
     assert found["case"] == "a"
+
+
+def test_more_voxels_than_memory_may_hold_are_refused_before_it_is_asked_for():
+    with pytest.raises(
+        ValueError, match=r"at most 268435456 voxels .*, got 1 x 100000 x 100000 x 2: are its voxel sizes"
+    ):
+        resample_slices(torch.zeros(2, 1, 4, 4), (100_000, 100_000))
+    assert resample_slices(torch.zeros(2, 1, 4, 4), (8, 8), max_voxels=128).shape == (2, 1, 8, 8)

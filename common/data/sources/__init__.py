@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...sequences import SEQUENCES
-from ..checks import unusual_ct, unusual_mr
+from ..checks import unusual_ct, unusual_film, unusual_mr
 from . import abdomen, brain, chest, liver, pancreas
 from .scans import Scan
 
@@ -66,6 +66,7 @@ _FILM = partial(
     Source,
     description="Frontal X-rays of the {organ}; image_label: 0 No Finding, 1 {finding}.",
     modality=("X-ray",),
+    unusual=unusual_film,
     masks=(),
     slices=False,
     options=("finding",),

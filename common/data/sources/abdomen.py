@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import BadFileError, check_mr, read_film
+from ...files import BadFileError
+from ..checks import check_mr, refuse_other_values
 from ..dicom import read_series, series_in
-from .scans import Channel, Scan, Volume, not_empty, refuse_other_values, some
+from ..reading import read_film
+from .scans import Channel, Scan, Volume, not_empty, some
 
 GREY_LEVELS = {"liver": (63,), "kidneys": (126, 189), "spleen": (252,)}
 """Of the organs in CHAOS's labels, the right kidney first; 0 is anything else."""

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...sequences import SEQUENCES
-from ..checks import check_mr, check_same_grid, read_nifti, read_nifti_channels
-from .scans import Channel, Scan, Volume, by_name, decathlon, refuse_other_values, some
+from ...sequences import SEQUENCES, known_sequence
+from ..checks import check_mr, check_same_grid, refuse_other_values
+from ..reading import read_nifti, read_nifti_channels
+from .scans import Channel, Scan, Volume, by_name, decathlon, some
 
 
 class Edition(NamedTuple):
@@ -60,8 +61,8 @@ EDITIONS = {
 MISNAMED = {"W39_1998.09.19_Segm": "BraTS20_Training_355_seg"}
 """A segmentation that BraTS 2020 was published with, and what it should be called."""
 
-MSD_SEQUENCES = {"flair": "flair", "t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
-"""Names of sequences in ``dataset.json`` of Task01_BrainTumour, in lower case and in the order of that file."""
+MSD_SEQUENCES = ["flair", "t1", "t1ce", "t2"]
+"""Order of the sequences in Task01_BrainTumour."""
 
 MSD_PARTS = {1: 2, 2: 1, 3: 3}
 """Our number of each part of a tumour, by that of Task01_BrainTumour."""
@@ -161,11 +162,12 @@ def _volume(
 def _msd_order(path: Path) -> list[str]:
     """Return the order of the sequences within a file, as ``dataset.json`` has it if it is there."""
     if not path.is_file():
-        return list(MSD_SEQUENCES.values())
-    modality, order = None, []
+        return MSD_SEQUENCES
+    modality: Any = None
+    order: list[str] = []
     with suppress(ValueError, KeyError, TypeError, AttributeError):
-        modality = json.loads(path.read_text(encoding="utf-8"))["modality"]
-        order = [MSD_SEQUENCES[modality[str(i)].lower()] for i in range(len(SEQUENCES))]
+        modality = json.loads(path.read_text(encoding="utf-8-sig"))["modality"]
+        order = [known_sequence(modality[str(i)]) or "" for i in range(len(SEQUENCES))]
     if sorted(order) != sorted(SEQUENCES):
         raise ValueError(f"{path}: expected the modalities 0 to 3 to be FLAIR, T1w, t1gd and T2w, got {modality}.")
     return order

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from ..checks import FILM_AFFINE, check_film, read_film
+from ..checks import check_film
+from ..reading import FILM_AFFINE, read_film
 from .scans import Channel, Scan, Volume, some
 
 LEFT_OUT = {

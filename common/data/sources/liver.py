@@ -12,9 +12,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cases import MASK_SUFFIXES
-from ..checks import BadFileError, check_same_grid
+from ...files import BadFileError
+from ..checks import check_same_grid, refuse_other_values
 from ..dicom import patient_of, read_series, series_in
+from ..listing import MASK_SUFFIXES
 from .scans import (
     Channel,
     Scan,
@@ -24,7 +25,6 @@ from .scans import (
     decathlon,
     not_empty,
     read_ct,
-    refuse_other_values,
     some,
 )
 

@@ -1,7 +1,7 @@
 """What is found in a downloaded data set, and what the readers of all body regions share."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...files import BadFileError
 from ...transforms.channels import image_stem
-from ..checks import BadFileError, check_ct, check_same_grid, read_nifti
+from ..checks import check_ct, check_same_grid, refuse_other_values
+from ..reading import read_nifti
 
 T = TypeVar("T")
 
@@ -100,20 +102,6 @@ def read_ct(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     voxels, affine = read_nifti(path)
     check_ct(voxels, path)
     return voxels, affine
-
-
-def refuse_other_values(values: NDArray[np.float32], expected: Sequence[int], path: Path) -> None:
-    """Check that a mask has no other values than those expected.
-
-    Raises:
-        BadFileError: naming some of the others.
-    """
-    others = np.unique(values[~np.isin(values, expected)])
-    if len(others):
-        raise BadFileError(
-            f"{path}: expected a mask of the values {', '.join(map(str, expected))}, "
-            f"got also {', '.join(f'{value:g}' for value in others[:5])}."
-        )
 
 
 def not_empty(mask: NDArray[np.bool_], organ: str, path: Path) -> NDArray[np.bool_]:
