@@ -50,7 +50,7 @@ def pack(bundle: str, dst: str = str(ROOT / "dist")) -> str:
 
 def contents(source: Path) -> dict[str, bytes]:
     """Return the files of a packed bundle by their path in it."""
-    files = {"LICENSE": (source / "LICENSE").read_bytes(), "scripts/__init__.py": b""}
+    files = {"LICENSE": (source / "LICENSE").read_bytes(), **scripts()}
     for extra in source.glob("large_files.*"):
         files[extra.name] = extra.read_bytes()
     for folder in FOLDERS:
@@ -60,10 +60,14 @@ def contents(source: Path) -> dict[str, bytes]:
                 if path.suffix == ".json" and folder == "configs":
                     content = TARGET.sub("scripts.common.", content.decode()).encode()
                 files[path.relative_to(source).as_posix()] = content
-    for path in sorted((ROOT / "common").rglob("*")):
-        if path.suffix in (".py", ".html"):
-            files[f"scripts/{path.relative_to(ROOT).as_posix()}"] = path.read_bytes()
     return files
+
+
+def scripts() -> dict[str, bytes]:
+    """Return ``common`` by its path in a packed bundle."""
+    paths = (path for path in (ROOT / "common").rglob("*") if path.suffix in (".py", ".html"))
+    common = {f"scripts/{path.relative_to(ROOT).as_posix()}": path.read_bytes() for path in paths}
+    return {"scripts/__init__.py": b"", **common}
 
 
 if __name__ == "__main__":

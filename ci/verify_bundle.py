@@ -2,6 +2,10 @@
 
 Works on a folder in the repository and on an unpacked archive. Every check prints a line; the exit status is 1 if one
 fails.
+
+To check a bundle is to run it, as its configs are programs. So ``ci.allowed`` reads first what they, ``logging.conf``
+and files of Python say: whatever it does not list is named, and nothing is run. The rest runs code of this collection,
+MONAI, torch and ignite, with arguments that the bundle chooses, such as files to read and to write.
 """
 
 import json
@@ -17,6 +21,8 @@ import fire
 import torch
 from jsonschema import Draft202012Validator
 from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
+
+from .allowed import refusals
 
 REQUIRED = (
     *(f"configs/{n}.json" for n in ("metadata", "train", "inference", "evaluate", "paper")),
@@ -43,9 +49,15 @@ def verify(bundle: str) -> None:
         bundle: its folder.
 
     Raises:
-        SystemExit: with status 1 if a check fails.
+        SystemExit: with status 1 if a check fails, at once if the bundle says what it may not.
     """
     root = Path(bundle).resolve()
+    refused = refusals(root)
+    if refused:
+        print("FAILS what the bundle may run; nothing of it was run", *refused, sep="\n      ")
+        raise SystemExit(1)
+    print("ok    what the bundle may run")
+    sys.dont_write_bytecode = True  # what lies compiled in a bundle is refused
     sys.path.insert(0, str(root))  # as the zoo's own verification does
     checks: dict[str, Callable[[Path], None]] = {
         "files": check_files,
