@@ -40,6 +40,25 @@ def save_on_rank_0(content: Any, path: str | os.PathLike) -> None:
         save_atomically(content, path)
 
 
+def read_data(path: str | os.PathLike, expected: str, otherwise: str = "") -> Any:
+    """Return what a file holds that torch has saved, tensors and plain data; what else it may hold is not run.
+
+    Args:
+        path: of the file.
+        expected: what it should be.
+        otherwise: what to do if it is not.
+
+    Raises:
+        ValueError: if the file is damaged, or holds other objects.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = f"{type(error).__name__}{otherwise}"
+    # Apart from torch's error, whose text is paragraphs long and advises to run whatever code the file holds.
+    raise ValueError(f"{path}: expected {expected}, got one that cannot be read: {reason}.")
+
+
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """Return a raw state dict.
 
@@ -49,14 +68,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}: train the bundle, or set model_path.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch's own text is paragraphs long, and advises to run whatever code the file holds.
-        reason = type(error).__name__
-        raise ValueError(
-            f"{path}: expected a file of weights (tensors only), got one that cannot be read: {reason}."
-        ) from error
+    weights = read_data(path, "a file of weights (tensors only)")
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: expected a raw state dict of tensors, got {type(weights).__name__} of other things.")
     return dict(weights)

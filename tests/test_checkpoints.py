@@ -1,4 +1,5 @@
 import re
+import traceback
 
 import pytest
 import torch
@@ -212,8 +213,9 @@ def test_the_reason_is_given_for_an_empty_file_too(tmp_path):
 
 def test_code_in_a_file_of_weights_is_not_run(tmp_path):
     write_other_objects(tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"model.pt"):
+    with pytest.raises(ValueError, match=r"model.pt") as raised:
         read_weights(tmp_path / "model.pt")
+    assert "set to `False`" not in "".join(traceback.format_exception(raised.value))
     assert not (tmp_path / "ran").exists()
 
 

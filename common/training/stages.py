@@ -27,7 +27,7 @@ from monai.transforms import Compose
 from monai.utils import ensure_tuple, set_determinism
 from torch import nn
 
-from ..checkpoints import load_parts, read_weights, save_on_rank_0
+from ..checkpoints import load_parts, read_data, read_weights, save_on_rank_0
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +222,8 @@ def run_stage(
         calibrate: called at the end, with the best weights in ``network``, before they are published.
 
     Raises:
-        ValueError: if the run would never validate, or the weights at ``model_path`` do not fit the other parts.
+        ValueError: if the run would never validate, the weights at ``model_path`` do not fit the other parts, or the
+            checkpoint to resume from cannot be read.
     """
     parts, model_path = ensure_tuple(part), training.model_path
     name, module = parts[0], trained_parts(network, parts)
@@ -266,6 +267,7 @@ def run_stage(
         ema.attach(trainer)
         state["ema"] = ema.ema_model
     if training.resume and last.is_file():
+        read_data(last, "a checkpoint of a training", "; delete the file, or set resume to False")
         CheckpointLoader(str(last), state, map_location=trainer.state.device).attach(trainer)
     elif ema:  # a handler may have loaded pretrained weights (MONAI Label adds one) after the average was made
         ema_model, model = ema.ema_model, ema.model

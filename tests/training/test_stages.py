@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,30 @@ def test_a_finished_stage_is_not_trained_again(tmp_path):
     published = weights(tmp_path)
     assert stage(tmp_path, container(), resume=True) == []
     assert torch.equal(weights(tmp_path)["second.weight"], published["second.weight"])
+
+
+class Runs:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("kind", ["cut off", "hostile"])
+def test_a_checkpoint_that_cannot_be_read_is_named_with_what_to_do_and_runs_nothing(tmp_path, caplog, capfd, kind):
+    stage(tmp_path, container(), max_epochs=1)
+    last = tmp_path / "checkpoints" / "second_last.pt"
+    torch.save({"model": Runs(tmp_path / "ran")}, tmp_path / "hostile.pt")
+    content = {"cut off": last.read_bytes()[:-100], "hostile": (tmp_path / "hostile.pt").read_bytes()}
+    last.write_bytes(content[kind])
+    with pytest.raises(ValueError, match=r"second_last.pt: expected a checkpoint .* delete the file, or") as raised:
+        stage(tmp_path, container(), resume=True)
+    printed = "".join([*traceback.format_exception(raised.value), caplog.text, *capfd.readouterr()])
+    assert "set to `False`" not in printed
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_stage_starts_from_the_other_parts_that_are_published(tmp_path):
