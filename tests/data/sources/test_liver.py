@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -6,6 +7,7 @@ import pytest
 from dicom_series import write_series
 
 from common.data.checks import BadFileError
+from common.data.sources import liver
 from common.data.sources.liver import find_dicom, find_ircad, find_lits, find_msd_liver, find_nifti
 
 CT = np.random.default_rng(0).integers(-1000, 400, (5, 4, 3)).astype(np.int16)
@@ -236,6 +238,32 @@ def test_ircad_masks_are_read_in_the_place_of_the_image(tmp_path):
     np.testing.assert_array_equal(volume.channels[0].voxels, CT)
     np.testing.assert_array_equal(volume.organ, LIVER > 0)
     np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+
+
+def write_zip(folder, name, password=False):
+    """Write a zip file of images with one file of 1000 bytes, which claims a password or not."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "PATIENT_DICOM.zip", "w") as archive:
+        archive.writestr(name, bytes(1000))
+        archive.infolist()[0].flag_bits |= password
+    return folder
+
+
+def test_a_zip_file_that_would_fill_the_disk_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(liver, "MAX_UNPACKED", 999)
+    with pytest.raises(BadFileError, match=r"PATIENT_DICOM.zip: expected at most 999 bytes unpacked, got 1000"):
+        read(find_ircad(write_zip(tmp_path / "a", "PATIENT_DICOM/image_0")))
+
+
+@pytest.mark.parametrize("name", ["../image_0", "/image_0", "PATIENT_DICOM/../../image_0", "..\\image_0"])
+def test_a_zip_file_with_names_that_lead_out_of_it_is_refused(tmp_path, name):
+    with pytest.raises(BadFileError, match=r"PATIENT_DICOM.zip: expected files below its own folder, got .*image_0"):
+        read(find_ircad(write_zip(tmp_path / "a", name)))
+
+
+def test_a_zip_file_with_a_password_is_refused(tmp_path):
+    with pytest.raises(BadFileError, match=r"PATIENT_DICOM.zip: expected a zip file without a password, got"):
+        read(find_ircad(write_zip(tmp_path / "a", "PATIENT_DICOM/image_0", password=True)))
 
 
 def test_a_folder_that_is_itself_a_series_has_its_name(tmp_path, monkeypatch):
