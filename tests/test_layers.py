@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "__init__": set(),
     "paths": set(),
     "files": set(),
+    "options": {"files"},
     "sequences": set(),
     "schedulers": set(),
     "checkpoints": {"files"},

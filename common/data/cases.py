@@ -93,7 +93,7 @@ def list_cases(
         raise ValueError(f"sequences must be some of {', '.join(SEQUENCES)}, got {', '.join(sequences or ())}.")
     items = found_items(Path(dataset_dir), split, modality, sequences, label_values, regions)
     if not items:
-        raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none.")
+        raise FileNotFoundError(f"{dataset_dir}: expected {split} cases, got none{_instead(Path(dataset_dir))}.")
     if required:
         items = [item for item in items if all(key in item for key in required)]
         logger.info(f"{len(items)} {split} cases have {', '.join(required)}; others are left out.")
@@ -113,6 +113,14 @@ def list_cases(
             logger.info(f"{item['case']}: organ from {organ}")
             kept.append({**item, "remarks": "; ".join(remarks)} if remarks else item)
     return kept
+
+
+def _instead(source: Path) -> str:
+    """Return what there is where no case is, a clause."""
+    if (source / "dataset.json").is_file():
+        return ", as that list of its dataset.json is empty"
+    files = sorted(path.name for path in source.rglob("*") if path.is_file())
+    return f", but {len(files)} files: {printable(', '.join(files[:5]))}" if files else ", and no file at all"
 
 
 def _refuse_item(item: Mapping[str, Any], twins: Mapping[str, Sequence[str]], organ_source: str) -> None:

@@ -333,12 +333,19 @@ def test_a_list_of_one_channel_is_one_image(tmp_path):
 
 
 def test_a_split_without_cases_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: expected training cases, got none\."):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: expected training cases, got none, as that list of"):
         listed(write_dataset(tmp_path), split="training")
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: expected testing cases, got none\."):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}: expected testing cases, got none, and no file at all\."):
+        listed(tmp_path)
+
+
+def test_a_folder_without_images_is_refused_with_what_is_there(tmp_path):
+    for name in ("b.txt", "a.pdf"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"expected testing cases, got none, but 2 files: a.pdf, b.txt\."):
         listed(tmp_path)
 
 
