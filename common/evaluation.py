@@ -29,12 +29,12 @@ class CaseEvaluator(SupervisedEvaluator):
         self.failures = failures
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Run the evaluation; without a case, as where all are bad, its handlers still write what they write."""
+        """Run the evaluation; without a case, as where all are bad, its handlers still gather and write."""
         if len(self.data_loader) > 0:  # type: ignore[arg-type]
             super().run(global_epoch)
             return
-        self.fire_event(Events.STARTED)
-        self.fire_event(Events.COMPLETED)
+        for event in (Events.STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
+            self.fire_event(event)
 
     def _iteration(self, engine: Any, batchdata: Any) -> Any:
         if "failure" in batchdata:  # of loading, see ``CaseDataset``, which has logged it

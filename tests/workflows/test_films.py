@@ -12,7 +12,7 @@ from PIL import Image
 
 from ci import bundle_parser
 from ci.recipes import find_bundle
-from common.data.checks import FILM_AFFINE
+from common.data.reading import FILM_AFFINE
 from common.phantoms.__main__ import write_phantoms
 
 BUNDLE, *OVERLAYS = filter(None, find_bundle("X-ray", "chest"))

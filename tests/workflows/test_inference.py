@@ -10,7 +10,8 @@ import pytest
 from bundle_runs import BUNDLES, ROOT, assert_done, config_of, outputs, run_bundle
 
 from ci.pack_bundle import pack
-from common.data.cases import SEQUENCES, case_name
+from common.data.listing import case_name
+from common.sequences import SEQUENCES
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
 
@@ -95,6 +96,23 @@ def test_cases_are_shared_by_processes(bundle, tmp_path):
         assert (alone / name).read_text() == (shared / name).read_text()
     for item in demo_cases(bundle):
         assert_outputs(bundle, shared, item["case"], item["image"][0])
+
+
+@pytest.mark.slow
+@bundles
+def test_of_two_processes_one_may_have_no_case(bundle, tmp_path):
+    """One broken file of two: the other is done, and both processes end."""
+    data, out, item = tmp_path / "data", tmp_path / "out", demo_cases(bundle)[0]
+    data.mkdir()
+    for path in item["image"]:
+        shutil.copy(path, data / path.name)
+        (data / f"broken_{path.name}").write_bytes(path.read_bytes()[:100])
+    process = run_bundle(bundle, "inference", "multi_gpu_inference", processes=2, dataset_dir=data, output_dir=out)
+    assert process.returncode == 1
+    assert_outputs(bundle, out, item["case"], item["image"][0])
+    page = (out / "report.html").read_text()
+    assert f"broken_{item['case']}" in page
+    assert not (out / f"broken_{item['case']}").exists()
 
 
 @pytest.mark.slow
