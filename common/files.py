@@ -4,10 +4,16 @@ import csv
 import io
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
+
+LEFT_AFTER_S = 3600
+"""A half-written file that nobody has written to for so long is what a killed run has left."""
 
 logger = logging.getLogger(__name__)
 
@@ -16,16 +22,16 @@ logger = logging.getLogger(__name__)
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Give a name beside a file; what is written there takes the file's place, when it is on the disk and whole.
 
-    A killed run leaves the old file or the new one, never half of one. The name ends as that of the file, as endings
-    say how to write, and begins with a dot, by which it is no case.
+    A killed run leaves the old file or the new one, never half of one. The name is one that no other run writes to. It
+    ends as that of the file, as endings say how to write, and begins with a dot, by which it is no case.
 
     Args:
         path: of the file; its folder is made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp.{path.name}")  # the same each time: what a killed run leaves is overwritten
-    temporary.unlink(missing_ok=True)
+    _remove_what_killed_runs_left(path.parent.resolve())
+    temporary = path.with_name(f".tmp.{token_hex(4)}.{path.name}")
     try:
         yield temporary
         if not temporary.is_symlink():  # what a link leads to was there before
@@ -34,6 +40,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # replacing does nothing where both are links to one file
+
+
+@cache  # once for each folder: to list it takes long where it has many files
+def _remove_what_killed_runs_left(folder: Path) -> None:
+    for left in folder.glob(".tmp.*"):
+        with suppress(OSError):  # another run may have put it in its place meanwhile
+            if left.lstat().st_ctime < time.time() - LEFT_AFTER_S:
+                left.unlink()
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

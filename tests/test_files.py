@@ -53,10 +53,25 @@ def test_where_writing_fails_nothing_has_changed(tmp_path, before):
     assert [path.read_text() for path in tmp_path.iterdir()] == ([before] if before else [])
 
 
-def test_what_a_killed_run_left_is_overwritten(tmp_path):
-    (tmp_path / ".tmp.a.txt").write_text("half of it")
+def test_two_runs_that_write_one_file_leave_it_whole(tmp_path):
+    with replacing(tmp_path / "a.txt") as ours, replacing(tmp_path / "a.txt") as theirs:
+        ours.write_text("ours")
+        theirs.write_text("theirs, and longer")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["ours"]
+
+
+def test_what_killed_runs_left_is_removed_by_a_later_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.files.LEFT_AFTER_S", -1)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / f".tmp.12345678.{name}").write_text("half of it")
     write_text(tmp_path / "a.txt", "whole")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_what_another_run_is_writing_is_left_alone(tmp_path):
+    (tmp_path / ".tmp.12345678.a.txt").write_text("half of it")
+    write_text(tmp_path / "a.txt", "whole")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"whole", "half of it"}
 
 
 def test_the_temporary_name_is_hidden_and_ends_as_that_of_the_file(tmp_path):

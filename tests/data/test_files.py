@@ -196,12 +196,6 @@ def test_a_write_leaves_nothing_but_its_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
 
 
-def test_what_an_interrupted_write_left_is_no_case_and_is_overwritten(tmp_path):
-    (tmp_path / ".tmp.a.nii.gz").write_bytes(b"half")
-    written(tmp_path / "a.nii.gz")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
-
-
 def test_a_name_without_gz_is_written_without_compression(tmp_path):
     path = written(tmp_path / "a.nii")
     np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), VOLUME)
