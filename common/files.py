@@ -12,6 +12,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+RESULTS = (
+    *(f"{name}.nii.gz" for name in ("anomaly", "healthy", "synthetic", "mask", "mean", "uncertainty")),
+    "overlay.png",
+)
+"""How the names of a case's results end, but for masks that a data set may have under the same name."""
+
 LEFT_AFTER_S = 3600
 """A half-written file that nobody has written to for so long is what a killed run has left."""
 
@@ -79,18 +85,28 @@ class Failures:
     """The cases of a run that could not be done, with the reason; a run ends with them as its exit status.
 
     Args:
+        output_dir: of the run; what an earlier one said of such a case does not stay there. None leaves all as it is.
         keep: record what goes wrong with a case and go on; false raises it.
     """
 
-    def __init__(self, keep: bool = True) -> None:
-        self.keep = keep
+    def __init__(self, output_dir: str | os.PathLike | None = None, keep: bool = True) -> None:
+        self.output_dir, self.keep = output_dir, keep
         self.reasons: dict[str, str] = {}
 
     def add(self, case: str, reason: str) -> None:
-        """Record a case and say why it is left out."""
+        """Record a case and say why it is left out; its ``RESULTS`` are removed."""
         case, reason = printable(case), printable(reason, 1000)
         self.reasons[case] = reason
         logger.error(f"{case} is left out: {reason}")
+        if self.output_dir is None:
+            return
+        root = Path(self.output_dir).resolve()
+        folder = (root / case).resolve()
+        if (folder.parent, folder.name) == (root, case) and folder.is_dir():  # a link leads to what is not ours
+            for ending in RESULTS:
+                (folder / f"{case}_{ending}").unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     @contextmanager
     def recording(self, case: str, place: str) -> Iterator[None]:

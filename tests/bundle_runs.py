@@ -29,9 +29,9 @@ def baselines(bundle):
     return {name for name in config_of(bundle, "baselines")["network_def"] if name not in ("_target_", "main")}
 
 
-def outputs(bundle):
+def outputs(bundle, *overlays):
     """Return what is said of a case: the endings of its files."""
-    parser = bundle_parser(bundle, "inference")
+    parser = bundle_parser(bundle, "inference", *overlays)
     transforms = parser.get_parsed_content("postprocessing").transforms
     (saving,) = (each for each in transforms if isinstance(each, SaveMapsd))
     return [saver.folder_layout.postfix for saver in saving.savers.values()]

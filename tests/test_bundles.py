@@ -8,6 +8,7 @@ from pydoc import locate
 
 import pytest
 import torch
+from bundle_runs import outputs
 from monai.bundle import ConfigParser, load
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.transforms import LoadImage
@@ -16,6 +17,7 @@ from ci import ROOT, verify_bundle
 from ci.figures import named_in_code
 from ci.recipes import bundle_names, recipe_of
 from common.data.files import CaseReader
+from common.files import RESULTS
 
 BUNDLES = [ROOT / "bundles" / name for name in bundle_names()]
 CONFIGS = [path for bundle in BUNDLES for path in sorted((bundle / "configs").glob("*.json"))]
@@ -244,6 +246,15 @@ def test_the_bundle_passes_verification(bundle, check):
 @pytest.mark.parametrize(("config", "kind"), [("inference", "infer"), ("train", "train")])
 def test_monais_properties_are_there(bundle, config, kind):
     verify_bundle.check_properties(bundle, config, kind)
+
+
+@bundles
+def test_a_refused_case_keeps_no_results_but_masks_that_a_data_set_may_have_too(bundle):
+    overlays = [p.stem for p in (bundle / "configs").glob("*.json") if '"postprocessing::' in p.read_text()]
+    for layers in [[], *([overlay] for overlay in overlays)]:
+        saved = {f"{name}.nii.gz" for name in outputs(bundle.name, *layers)}
+        assert saved - set(RESULTS) <= {"organ.nii.gz", "wanted.nii.gz"}
+    assert "output_dir" in read(bundle / "configs" / "inference.json")["failures"]
 
 
 @bundles

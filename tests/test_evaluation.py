@@ -10,7 +10,7 @@ from torch import nn
 
 from common.data.files import CaseDataset
 from common.evaluation import CaseEvaluator, run_repeats
-from common.files import Failures
+from common.files import Failures, write_text
 
 
 class FindsNothingInTwo:
@@ -100,6 +100,19 @@ def test_whatever_is_wrong_with_one_case_the_others_are_done(monkeypatch, error)
     ).run()
     assert list(failures.reasons) == ["b"]
     assert f"({type(error).__name__} while inferring it" in failures.reasons["b"]
+def test_a_case_that_cannot_be_done_does_not_keep_the_mask_of_an_earlier_run(tmp_path):
+    for case in ("a", "b"):
+        write_text(tmp_path / case / f"{case}_mask.nii.gz", "of an earlier run")
+    items = [{"image": torch.full((1, 4), value), "case": case} for case, value in (("a", 2.0), ("b", 1.0))]
+    evaluator = CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(items), batch_size=1),
+        network=nn.Identity(),
+        inferer=FindsNothingInTwo(),
+        failures=Failures(tmp_path),
+    )
+    evaluator.run()
+    assert [path.name for path in tmp_path.rglob("*_mask.nii.gz")] == ["b_mask.nii.gz"]
 
 
 class Drawing:

@@ -4,7 +4,7 @@ import pandas
 import pytest
 from evaluated import table
 
-from common.files import BadFileError, Failures, replacing, root_cause, write_bytes, write_csv, write_text
+from common.files import RESULTS, BadFileError, Failures, replacing, root_cause, write_bytes, write_csv, write_text
 
 
 def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path):
@@ -154,3 +154,42 @@ def test_the_root_of_an_error_is_what_monai_wrapped():
 def test_a_missing_package_is_no_matter_of_one_case():
     with pytest.raises(ImportError), Failures().recording("a", "reading it"):
         raise ImportError("pip install it")
+def results_of(case, folder, *more):
+    """Write what an earlier run said of a case, and further files."""
+    folder.mkdir(parents=True)
+    for name in (*(f"{case}_{ending}" for ending in RESULTS), *more):
+        (folder / name).write_text("of an earlier run")
+
+
+def test_a_refused_case_does_not_keep_what_an_earlier_run_said_of_it(tmp_path):
+    for case in ("a", "b"):
+        results_of(case, tmp_path / case)
+    Failures(tmp_path).add("a", "cut off")
+    assert not (tmp_path / "a").exists()
+    assert len(list((tmp_path / "b").iterdir())) == len(RESULTS)
+
+
+def test_of_a_refused_case_nothing_but_results_is_removed(tmp_path):
+    others = ["a.nii.gz", "a_flair.nii.gz", "a_label.nii.gz", "a_organ.nii.gz", "b_mask.nii.gz", "notes.txt"]
+    results_of("a", tmp_path / "a", *others)
+    Failures(tmp_path).add("a", "cut off")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("case", ["linked", "..", "../elsewhere", "sub/elsewhere"])
+def test_what_lies_outside_the_folder_of_a_refused_case_is_left_alone(tmp_path, case):
+    name = "linked" if case == "linked" else "elsewhere"
+    results_of(name, tmp_path / "elsewhere")
+    out = tmp_path / "out"
+    (out / "sub").mkdir(parents=True)
+    for link in (out / "linked", out / "sub" / "elsewhere"):
+        link.symlink_to(tmp_path / "elsewhere")
+    Failures(out).add(case, "cut off")
+    assert len(list((tmp_path / "elsewhere").iterdir())) == len(RESULTS)
+
+
+def test_a_run_without_an_output_dir_removes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results_of("a", tmp_path / "a")
+    Failures().add("a", "cut off")
+    assert len(list((tmp_path / "a").iterdir())) == len(RESULTS)

@@ -11,6 +11,7 @@ from bundle_runs import BUNDLES, ROOT, assert_done, config_of, outputs, run_bund
 
 from ci.pack_bundle import pack
 from common.data.listing import case_name
+from common.files import write_text
 from common.sequences import SEQUENCES
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
@@ -68,6 +69,8 @@ def test_good_cases_are_done_and_bad_ones_are_named(bundle, tmp_path):
         save("shifted", voxels)
         save("shifted_liver", organ, turn + np.array([[0, 0, 0, 10.0], *np.zeros((3, 4))]))
         bad |= {"no_ct", "shifted"}
+    for case in bad:
+        write_text(out / case / f"{case}_mask.nii.gz", "of an earlier run")
 
     process = run_bundle(bundle, "inference", dataset_dir=data, output_dir=out)
 
