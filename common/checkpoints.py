@@ -1,6 +1,7 @@
 """Weights on disk: refusing what does not fit, and writing so that a killed run leaves no half of a file."""
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from .files import replacing
 
+FITTED = "threshold"
+"""Buffers whose names begin so are NaN until they are fitted; no other weights are."""
+
 
 def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
-    """Raise for missing or unknown keys; a post hook of ``load_state_dict``, which ``strict=False`` does not silence.
+    """Raise for missing or unknown keys and for NaN; a post hook of ``load_state_dict``, which nothing silences.
 
     Raises:
-        RuntimeError: if the weights are of another network.
+        RuntimeError: if the weights are of another network, or not finite.
     """
     if keys.missing_keys or keys.unexpected_keys:
         raise RuntimeError(
@@ -25,6 +29,14 @@ def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
             f"{len(keys.missing_keys)} expected keys are missing {keys.missing_keys[:1]} "
             f"and {len(keys.unexpected_keys)} are unknown {keys.unexpected_keys[:1]}."
         )
+    if broken := not_finite(module.state_dict()):
+        raise RuntimeError(f"these weights cannot be used: {broken} holds NaN or infinite values.")
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinite values though it may not, see ``FITTED``."""
+    names = (name for name in weights if not name.split(".")[-1].startswith(FITTED))
+    return next((name for name in names if not weights[name].isfinite().all()), None)
 
 
 def save_atomically(content: Any, path: str | os.PathLike) -> None:
@@ -52,25 +64,39 @@ def read_data(path: str | os.PathLike, expected: str, otherwise: str = "") -> An
         ValueError: if the file is damaged, or holds other objects.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # which torch does not do
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = f"{type(error).__name__}{otherwise}"
+    else:
+        if damaged is None:
+            return content
+        raise ValueError(f"{path}: the file is damaged, {damaged} in it has not its checksum{otherwise}.")
     # Apart from torch's error, whose text is paragraphs long and advises to run whatever code the file holds.
     raise ValueError(f"{path}: expected {expected}, got one that cannot be read: {reason}.")
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike, leave_out: Sequence[str] = ()) -> dict[str, Tensor]:
     """Return a raw state dict.
+
+    Files from before torch 1.6 are refused: they have no checksums, by which a damaged byte is seen.
+
+    Args:
+        path: of the file.
+        leave_out: parts that are not looked at.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no state dict, or damaged.
+        ValueError: if the file is no state dict, damaged, or holds NaN.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}: train the bundle, or set model_path.")
     weights = read_data(path, "a file of weights (tensors only)")
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: expected a raw state dict of tensors, got {type(weights).__name__} of other things.")
+    if broken := not_finite({name: value for name, value in weights.items() if name.split(".")[0] not in leave_out}):
+        raise ValueError(f"{path}: expected finite weights, got NaN or infinite values in {broken}; train them anew.")
     return dict(weights)
 
 
@@ -83,9 +109,9 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
         leave_out: parts that are about to be trained afresh, and may have another size in the file.
 
     Raises:
-        ValueError: if the file holds something else, or parts of other sizes.
+        ValueError: if the file holds something else, or parts of other sizes or kinds of numbers.
     """
-    theirs, state = read_weights(path), network.state_dict()
+    theirs, state = read_weights(path, leave_out), network.state_dict()
     for name, value in state.items():
         if name.split(".")[0] in leave_out:
             continue
@@ -95,6 +121,8 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
                 f"{path}: expected {name} of shape {tuple(value.shape)}, got {came}; "
                 "these are weights of another size or bundle: move the file away, or set model_path."
             )
+        if _kind(theirs[name]) != _kind(value):
+            raise ValueError(f"{path}: expected {name} to hold {_kind(value)} numbers, got {theirs[name].dtype}.")
         state[name] = theirs[name]
     unknown = [name for name in theirs if name not in state and name.split(".")[0] not in leave_out]
     if unknown:
@@ -102,3 +130,10 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
             f"{path}: expected weights of this bundle, got {len(unknown)} unknown ones ({unknown[0]}, ...)."
         )
     network.load_state_dict(state)
+
+
+def _kind(weight: Tensor) -> str:
+    """Return what kind of numbers a tensor holds, in any precision."""
+    if weight.dtype == torch.bool:
+        return "boolean"
+    return "complex" if weight.is_complex() else "floating" if weight.is_floating_point() else "whole"

@@ -3,6 +3,8 @@ import traceback
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from common.checkpoints import load_parts, read_weights, refuse_other_weights, save_atomically
@@ -105,6 +107,15 @@ def test_a_network_within_another_refuses_too(changed):
         outer.load_state_dict(weights, strict=False)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_that_are_no_numbers_are_refused(strict, number):
+    module = guarded()
+    weights = {**module.state_dict(), "bias": torch.tensor([0.0, number])}
+    with pytest.raises(RuntimeError, match="bias holds NaN or infinite values"):
+        module.load_state_dict(weights, strict=strict)
+
+
 def test_all_parts_are_loaded(tmp_path):
     published, loaded = network(), network()
     load_parts(loaded, saved(tmp_path / "model.pt", published))
@@ -123,8 +134,24 @@ def test_all_parts_are_loaded(tmp_path):
             {"classifier__weight": torch.zeros(1)},
             r"expected weights of this bundle, got 1 unknown ones \(classifier.weight",
         ),
+        (
+            {"organ__bias": torch.tensor([0.0, float("nan")])},
+            "expected finite weights, got NaN or infinite values in organ.bias",
+        ),
+        (
+            {"organ__weight": torch.tensor([[0.0, -float("inf")], [0.0, 0.0]])},
+            "expected finite weights, got NaN or infinite values in organ.weight",
+        ),
+        (
+            {"organ__weight": torch.ones(2, 2, dtype=torch.int64)},
+            "expected organ.weight to hold floating numbers, got torch.int64",
+        ),
+        (
+            {"organ__bias": torch.tensor([True, False])},
+            "expected organ.bias to hold floating numbers, got torch.bool",
+        ),
     ],
-    ids=["other size", "missing", "unknown"],
+    ids=["other size", "missing", "unknown", "nan", "infinite", "whole numbers", "booleans"],
 )
 def test_weights_that_do_not_fit_are_refused_with_file_and_reason(tmp_path, changes, reason):
     path = saved(tmp_path / "model.pt", **changes)
@@ -138,6 +165,28 @@ def test_weights_that_are_refused_change_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"diffusion.bias"):
         load_parts(module, saved(tmp_path / "model.pt", diffusion__bias=None))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_counter_does_not_take_fractions(tmp_path):
+    torch.save({**nn.BatchNorm2d(2).state_dict(), "num_batches_tracked": torch.tensor(0.5)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"expected num_batches_tracked to hold whole numbers, got torch.float32"):
+        load_parts(nn.BatchNorm2d(2), tmp_path / "model.pt")
+
+
+def test_weights_may_have_another_precision(tmp_path):
+    published = network()
+    loaded = network()
+    load_parts(loaded, saved(tmp_path / "model.pt", published.half()))
+    assert loaded["organ"].weight.dtype == torch.float32
+    assert torch.equal(loaded["organ"].weight, published["organ"].weight.float())
+
+
+def test_what_a_fit_fills_may_be_nan(tmp_path):
+    module = network()
+    for name in ("threshold", "threshold_of_another_kind"):
+        module["organ"].register_buffer(name, torch.tensor(float("nan")))
+    load_parts(module, saved(tmp_path / "model.pt", module))
+    assert module["organ"].threshold_of_another_kind.isnan()
 
 
 def test_a_part_that_is_left_out_stays_as_it_is(tmp_path):
@@ -159,14 +208,16 @@ def test_beside_a_part_that_is_left_out_the_others_are_loaded(tmp_path):
         {"diffusion__weight": torch.zeros(3, 3)},
         {"diffusion__weight": None, "diffusion__bias": None},
         {"diffusion__scale": torch.zeros(1)},
+        {"diffusion__weight": torch.full((4, 4), float("nan"))},
+        {"diffusion__weight": torch.ones(4, 4, dtype=torch.int64)},
     ],
-    ids=["other size", "missing", "unknown"],
+    ids=["other size", "missing", "unknown", "nan", "whole numbers"],
 )
 def test_a_part_that_is_left_out_may_be_anything_in_the_file(tmp_path, changes):
     module = network()
     path = saved(tmp_path / "model.pt", **changes)
     load_parts(module, path, leave_out=["diffusion"])
-    assert torch.equal(module["organ"].weight, read_weights(path)["organ.weight"])
+    assert torch.equal(module["organ"].weight, read_weights(path, ["diffusion"])["organ.weight"])
 
 
 def test_weights_that_are_not_there_are_said_to_be_trained_first(tmp_path):
@@ -182,11 +233,16 @@ def write_other_objects(path):
     torch.save({"a": torch.zeros(1), "b": Runs(path.with_name("ran"))}, path)
 
 
+def write_without_checksums(path):
+    torch.save({"a": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
+
+
 UNREADABLE = {
     "cut off": write_cut_off,
     "empty": lambda path: path.write_bytes(b""),
     "a web page": lambda path: path.write_text("<html>404</html>"),
     "other objects": write_other_objects,
+    "without checksums": write_without_checksums,
 }
 
 
@@ -224,3 +280,29 @@ def test_a_file_of_tensors_that_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"model.pt: expected a raw state dict of tensors"):
         read_weights(tmp_path / "model.pt")
+
+
+def test_weights_of_which_a_byte_is_damaged_are_refused(tmp_path):
+    path, weight = tmp_path / "model.pt", torch.arange(1000.0)
+    torch.save({"a": weight}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(weight[500:510].numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["a"], weight)  # torch has not seen it
+    with pytest.raises(ValueError, match=r"model.pt: the file is damaged"):
+        read_weights(path)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_no_damaged_bit_changes_weights_unseen(tmp_path_factory, place, bit):
+    path = tmp_path_factory.getbasetemp() / "damaged.pt"
+    torch.save({"a": torch.arange(30.0), "b": torch.arange(9)}, path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        weights = read_weights(path)
+    except ValueError:
+        return
+    assert torch.equal(weights["a"], torch.arange(30.0))
+    assert torch.equal(weights["b"], torch.arange(9))

@@ -106,6 +106,14 @@ def test_weights_of_another_bundle_are_refused(strict):
         container().load_state_dict(other.state_dict(), strict=strict)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_that_are_no_numbers_are_refused(strict):
+    weights = container().state_dict()
+    weights["organ.bias"] = torch.full((3,), float("nan"))
+    with pytest.raises(RuntimeError, match=r"organ.bias holds NaN"):
+        container().load_state_dict(weights, strict=strict)
+
+
 def test_weights_without_a_threshold_are_refused():
     weights = container().state_dict()
     del weights["threshold"]
