@@ -13,7 +13,7 @@ from ..schedulers import NoiseSchedule
 from ..transforms.grid import crop, pixel_size_mm, resample_slices, size_at, to_slices
 from ..transforms.intensity import unscale_hu
 from ..transforms.slices import eligible_slices
-from .models import noise_predictor
+from .models import finite, noise_predictor
 
 
 def generate_slices(
@@ -35,13 +35,16 @@ def generate_slices(
         count: slices, sampled in one batch.
         seed: of the samples.
         amp: bfloat16 autocast for the network.
+
+    Raises:
+        ValueError: if they are not finite.
     """
     device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     network.eval()
     model, shape = noise_predictor(network, amp), (count, 1, *patch_size)
     generated = sample(model, shape, schedule, generator=generator, progress=tqdm)
-    return unscale_hu(generated[:, 0], window).cpu()
+    return unscale_hu(finite(generated)[:, 0], window).cpu()
 
 
 def real_slices(dataset: Any, pixel_mm: float, patch_size: Sequence[int], count: int = 6) -> Tensor:

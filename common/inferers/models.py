@@ -1,4 +1,4 @@
-"""Networks as samplers call them."""
+"""Networks as samplers call them, and what may be made of their answers."""
 
 from collections.abc import Callable
 
@@ -42,3 +42,14 @@ def noise_predictor(
             return network(x_t, timesteps, **classes).to(x_t.dtype)
 
     return predict
+
+
+def finite(answer: Tensor) -> Tensor:
+    """Return what networks answered, all of which must be numbers: compared with a threshold, NaN is an empty mask.
+
+    Raises:
+        ValueError: for NaN or infinite values.
+    """
+    if not answer.isfinite().all():
+        raise ValueError("the networks' answer holds NaN or infinite values: look at the weights, and try without amp.")
+    return answer

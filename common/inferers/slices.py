@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..transforms.grid import pixel_size_mm, to_canvas
 from ..transforms.organ import fill_holes
 from .grid import Grid
+from .models import finite
 from .patches import Patch, in_patches
 
 ORGAN_MULTIPLE = 16
@@ -76,13 +77,13 @@ class SlicewiseInferer(Inferer):
             network: container with the parts that the method needs.
 
         Raises:
-            ValueError: if the organ is empty, the image not finite, or its pixel size unknown.
+            ValueError: if the organ is empty, the image or the result not finite, or its pixel size unknown.
         """
         pixel_mm = pixel_size_mm(inputs)
         plain = convert_to_tensor(inputs, track_meta=False).float()
         if not plain.isfinite().all():
             raise ValueError("the image holds NaN or infinite values.")
-        return torch.stack([self.examine(image, pixel_mm, network) for image in plain])
+        return finite(torch.stack([self.examine(image, pixel_mm, network) for image in plain]))
 
     @property
     @abstractmethod
@@ -116,6 +117,9 @@ class SlicewiseInferer(Inferer):
             where: patches.
             num_steps: by which the bar moves on in a batch, also where a function hands fewer to ``progress``.
             apart: see ``in_patches``.
+
+        Raises:
+            ValueError: if an answer is not finite; filters and masks might hide that.
         """
         total = -(-len(where) * self.num_samples // self.slice_batch_size) * num_steps
         with tqdm(total=total, disable=not self.progress, leave=False) as bar:
@@ -131,7 +135,7 @@ class SlicewiseInferer(Inferer):
                 bar.update(start + num_steps - bar.n)
                 return answers
 
-            return in_patches(
+            found, covered = in_patches(
                 counted,
                 images,
                 where,
@@ -141,6 +145,7 @@ class SlicewiseInferer(Inferer):
                 self.seed,
                 apart,
             )
+        return finite(found), covered
 
     def segment_organ(self, slices: Tensor, network: nn.Module, background: float = 0.0) -> Tensor:
         """Return where the container's part ``organ`` sees the organ: the largest connected part, its holes filled.
@@ -149,12 +154,15 @@ class SlicewiseInferer(Inferer):
             slices: as it was trained with, shape (S, 1, x, y).
             network: the container.
             background: value beyond the slices.
+
+        Raises:
+            ValueError: if what it says is not finite.
         """
         segmenter, (x, y) = network.get_submodule("organ"), slices.shape[2:]
         canvas = to_canvas(slices, ORGAN_MULTIPLE, background)
         with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
-        return per_slice(_largest_without_holes, logits[..., :x, :y] > 0)
+        return per_slice(_largest_without_holes, finite(logits)[..., :x, :y] > 0)
 
     def mask_threshold(self, network: nn.Module) -> float:
         """Return the threshold that came with the weights, or the key's."""

@@ -35,6 +35,11 @@ def test_a_model_of_one_image_generates_that_image_in_hu():
     torch.testing.assert_close(slices, (40 + 200 * image[0]).expand(2, 8, 6).detach(), atol=0.1, rtol=0)
 
 
+def test_slices_that_are_no_numbers_are_an_error():
+    with pytest.raises(ValueError, match="answer holds NaN or infinite"):
+        generate_slices(KnowsOneImage(torch.full((1, 1, 8, 6), torch.nan)), SCHEDULE, (8, 6), WINDOW, count=1)
+
+
 def test_generated_slices_are_plain_hu_within_the_window(network):
     slices = generate_slices(network, SCHEDULE, (8, 12), WINDOW, count=3)
     assert slices.shape == (3, 8, 12)

@@ -34,6 +34,13 @@ GRID = Grid(pixel_mm=1.0, patch_size=(4, 4))
 ALL_STEPS = {"schedule": NoiseSchedule(100), "noise_level": 10}
 
 
+def gone_wrong(network):
+    """Let all parts of a container answer NaN."""
+    for part in network.children():
+        part.register_forward_hook(lambda part, inputs, answer: answer * torch.nan)
+    return network
+
+
 class Doubling(SlicewiseInferer):
     channels = ("doubled",)
 
@@ -201,6 +208,33 @@ def test_an_image_without_an_affine_or_with_nan_is_refused():
         Doubling(grid=GRID, threshold=0.0)(torch.ones(1, 1, 4, 4), None)
     with pytest.raises(ValueError, match="NaN or infinite"):
         Doubling(grid=GRID, threshold=0.0)(MetaTensor(torch.full((1, 1, 4, 4), torch.inf), affine=torch.eye(4)), None)
+
+
+@pytest.mark.parametrize("name", [*SAMPLING, "reconstruction", "attribution", "network"])
+def test_an_answer_that_is_no_number_is_an_error_not_an_empty_mask(name):
+    make, image, network = {**SAMPLING, **AT_ONCE}[name]
+    with pytest.raises(ValueError, match="the networks' answer holds NaN or infinite values: look at the weights"):
+        make(progress=False)(image(), gone_wrong(network()))
+
+
+@pytest.mark.parametrize("median_radius", [0, 2])
+def test_a_filter_does_not_hide_a_pixel_that_is_no_number(median_radius):
+    network = brain_network()
+    network.copy.register_forward_hook(lambda part, inputs, answer: answer.index_fill(3, torch.tensor(9), torch.nan))
+    with pytest.raises(ValueError, match="answer holds NaN or infinite"):
+        translating(Reconstruction, part="copy", median_radius=median_radius)(brain(), network)
+
+
+def test_a_result_that_is_no_number_is_an_error():
+    infinite = MetaTensor(torch.full((1, 1, 4, 4), 3e38), affine=torch.eye(4))
+    with pytest.raises(ValueError, match="answer holds NaN or infinite"):
+        Doubling(grid=GRID, threshold=0.0)(infinite, None)
+
+
+def test_an_organ_that_the_network_cannot_tell_is_an_error():
+    container = gone_wrong(NetworkParts("organ", organ=nn.Identity()))
+    with pytest.raises(ValueError, match="answer holds NaN or infinite"):
+        Doubling(grid=GRID, threshold=0.0).segment_organ(torch.zeros(1, 1, 16, 16), container)
 
 
 def test_the_organ_part_finds_the_largest_part_and_fills_its_holes():
