@@ -59,7 +59,12 @@ def run_repeats(evaluator: SupervisedEvaluator, inferer: Any, scores: Any, num_r
         scores: handler of the evaluator, with ``rows``: ``Detection`` or ``SegmentationScores``.
         num_repeats: 1 is a plain run.
         output_dir: where the table goes.
+
+    Raises:
+        ValueError: if there is nothing to run.
     """
+    if num_repeats < 1:
+        raise ValueError(f"num_repeats must be >= 1, got {num_repeats}.")
     found = []
     try:
         for repeat in range(num_repeats):

@@ -62,7 +62,8 @@ class NoiseSchedule:
     ) -> None:
         self.num_train_timesteps = num_train_timesteps
         alphas_cumprod = (1 - _betas(kind, num_train_timesteps, max_beta)).cumprod(0)
-        self.timesteps = _kept_timesteps(num_train_timesteps, num_inference_steps or num_train_timesteps, spacing)
+        kept = num_train_timesteps if num_inference_steps is None else num_inference_steps
+        self.timesteps = _kept_timesteps(num_train_timesteps, kept, spacing)
         self.alphas_cumprod = alphas_cumprod[self.timesteps]
         self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
         self.sqrt_alphas_cumprod = self.alphas_cumprod.sqrt()

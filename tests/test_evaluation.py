@@ -168,6 +168,11 @@ def test_a_single_run_has_no_table_of_repeats(evaluator, scores, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_of_no_repeats_is_refused(evaluator, scores, tmp_path):
+    with pytest.raises(ValueError, match="num_repeats must be >= 1, got 0"):
+        run_repeats(evaluator, evaluator.inferer, scores, 0, str(tmp_path))
+
+
 def test_repeats_leave_the_evaluators_inferer_as_it_was(evaluator, scores, tmp_path):
     inferer = evaluator.inferer
     run_repeats(evaluator, inferer, scores, 3, str(tmp_path))

@@ -121,6 +121,7 @@ def test_table_entries_broadcast_over_2d_and_3d():
     ("arguments", "message"),
     [
         ({"num_inference_steps": 1001}, r"must lie in \[1, 1000\]"),
+        ({"num_inference_steps": 0}, r"must lie in \[1, 1000\], the steps of training, got 0"),
         ({"num_inference_steps": 3, "spacing": "odd"}, "fractional"),
         ({"num_inference_steps": 999, "spacing": "strided"}, "no whole stride"),
         ({"kind": "quadratic"}, "'linear' or 'cosine'"),

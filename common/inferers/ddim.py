@@ -29,6 +29,22 @@ def guides(guidance: Guidance, scale: float, batch: Batch, network: nn.Module) -
     ]
 
 
+def steps_to(noise_level: int, schedule: NoiseSchedule, index_mode: str = "paper") -> int:
+    """Return how many steps lead up to a noise level, and back.
+
+    Raises:
+        ValueError: if there are none, or the level lies outside the schedule.
+    """
+    below = steps_below(noise_level, schedule, index_mode)
+    steps = len(encoding_levels(below, index_mode)) - 1
+    if steps == 0:
+        raise ValueError(
+            f"expected a step to make, got none: of {len(schedule)} steps (num_inference_steps) {below} lie below "
+            f"noise_level {noise_level} (index_mode {index_mode}); take more, or a higher level."
+        )
+    return steps
+
+
 class DdimTranslator(Translator):
     """Noise encoding and guided decoding.
 
@@ -48,6 +64,9 @@ class DdimTranslator(Translator):
         part: name of the diffusion model in the container.
         amp: bfloat16 autocast for it.
         compile: ``torch.compile`` for it.
+
+    Raises:
+        ValueError: if no step lies below ``noise_level``.
     """
 
     def __init__(
@@ -71,6 +90,7 @@ class DdimTranslator(Translator):
         self.encode_class, self.decode_class = encode_class, decode_class
         self.index_mode, self.clip_mode, self.heun = index_mode, clip_mode, heun
         self.part, self.amp, self.compile = part, amp, compile
+        self.steps(noise_level)
 
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
         """Return the images decoded."""
@@ -112,8 +132,7 @@ class DdimTranslator(Translator):
 
     def steps(self, noise_level: int) -> int:
         """Return how many steps lead up to a noise level, and back."""
-        num_steps = steps_below(noise_level, self.schedule, self.index_mode)
-        return len(encoding_levels(num_steps, self.index_mode)) - 1
+        return steps_to(noise_level, self.schedule, self.index_mode)
 
     @property
     def num_steps(self) -> int:

@@ -57,7 +57,7 @@ class Grid:
         max_voxels: see ``resample_slices``.
 
     Raises:
-        ValueError: if ``organ`` is none of ``ORGANS``.
+        ValueError: if ``organ`` is none of ``ORGANS``, there are no pixels, or no slices in ``slice_range``.
     """
 
     def __init__(
@@ -77,6 +77,10 @@ class Grid:
     ) -> None:
         if organ not in ORGANS:
             raise ValueError(f"organ must be one of {', '.join(ORGANS)}, got {organ!r}.")
+        if min(patch_size) < 1 or (pixel_mm is not None and not pixel_mm > 0):
+            raise ValueError(f"patch_size must be >= 1, and pixel_mm > 0, got {patch_size} and {pixel_mm}.")
+        if slice_range is not None and not 0 <= slice_range[0] <= slice_range[1]:
+            raise ValueError(f"slice_range must be a first and a last slice, counted from 0, got {slice_range}.")
         self.pixel_mm, self.patch_size, self.num_channels = pixel_mm, patch_size, num_channels
         self.scaled, self.organ, self.only_organ = normalize is not None, organ, only_organ
         self.intensity_range = partial(

@@ -60,7 +60,7 @@ class EnsembleInferer(SlicewiseInferer):
         progress: see ``SlicewiseInferer``.
 
     Raises:
-        ValueError: if ``average`` is unknown.
+        ValueError: if ``average`` is unknown, or there is no region.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class EnsembleInferer(SlicewiseInferer):
         )
         if average not in AVERAGES:
             raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}.")
+        if num_regions < 1:
+            raise ValueError(f"num_regions must be >= 1, got {num_regions}.")
         self.segmenter, self.num_regions, self.average, self.with_members = (
             segmenter,
             num_regions,

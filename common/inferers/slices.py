@@ -51,6 +51,9 @@ class SlicewiseInferer(Inferer):
         seed: of all draws; those of a patch do not depend on the other patches of its batch.
         amp: bfloat16 autocast for the organ's network.
         progress: show a progress bar for each image.
+
+    Raises:
+        ValueError: if there is nothing to do, or ``threshold`` is no number.
     """
 
     def __init__(
@@ -65,6 +68,12 @@ class SlicewiseInferer(Inferer):
         progress: bool = True,
     ) -> None:
         super().__init__()
+        if min(num_samples, slice_batch_size) < 1:
+            raise ValueError(
+                f"num_samples and slice_batch_size must be >= 1, got {num_samples} and {slice_batch_size}."
+            )
+        if not np.isfinite(threshold):
+            raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {threshold}.")
         self.grid, self.threshold, self.num_samples = grid, threshold, num_samples
         self.slice_batch_size, self.seed, self.amp, self.progress = slice_batch_size, seed, amp, progress
 

@@ -53,6 +53,9 @@ class SharedEncoding(Variants):
         noise_levels: see ``DdimTranslator``.
         guidance_scales: see ``DdimTranslator``.
         guidances: of several tasks, their number is a setting; that of the translator by default.
+
+    Raises:
+        ValueError: if no step lies below a noise level.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class SharedEncoding(Variants):
     ) -> None:
         self.translator = translator
         self.noise_levels = list(noise_levels or [translator.noise_level])
+        for level in self.noise_levels:
+            translator.steps(level)
         self.guidance_scales = list(guidance_scales or [translator.guidance_scale])
         self.guidances = list(guidances or [translator.guidance])
         several = len(self.guidances) > 1

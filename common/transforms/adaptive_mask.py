@@ -82,7 +82,12 @@ def smooth(image: NDArray[Any], radius: int | Sequence[int]) -> NDArray[Any]:
     Args:
         image: shape (X, Y) or (X, Y, Z), slices along the last axis.
         radius: pixels, or several; 1 is 3x3, 0 no filter.
+
+    Raises:
+        ValueError: for a negative one.
     """
+    if any(r < 0 for r in ensure_tuple(radius)):
+        raise ValueError(f"the radius of a filter must be >= 0, got {radius}.")
     for size in (2 * r + 1 for r in ensure_tuple(radius) if r > 0):
         image = median_filter(image, size=(size, size) if image.ndim == 2 else (size, size, 1))
     return image

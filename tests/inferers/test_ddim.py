@@ -3,8 +3,9 @@ from functools import partial
 import pytest
 import torch
 from monai.data import MetaTensor
-from translated import SCHEDULE, brain, brain_network, ddim, maps
+from translated import SCHEDULE, TOWARDS_HEALTH, brain, brain_network, ddim, maps
 
+from common.inferers.ddim import DdimTranslator
 from common.inferers.translation import Batch
 from common.samplers.ddim import steps_below
 from common.samplers.guidance import classifier_guidance, segmentation_guidance
@@ -46,6 +47,17 @@ def test_the_classes_of_both_ways_are_told(network):
 def test_noise_levels_outside_the_schedule_are_refused(network):
     with pytest.raises(ValueError, match=r"noise_level must lie in \[1, 100\]"):
         ddim(noise_level=101)(brain(), network)
+
+
+@pytest.mark.parametrize(
+    ("steps", "index_mode", "below"),
+    [(1, "paper", 0), (1, "paired", 0), (2, "authors", 1)],
+)
+def test_a_noise_level_below_which_no_step_is_made_is_refused(steps, index_mode, below):
+    schedule = NoiseSchedule(100, num_inference_steps=steps, spacing="trailing")
+    reason = rf"got none: of {steps} steps \(num_inference_steps\) {below} lie below noise_level 50 .*{index_mode}"
+    with pytest.raises(ValueError, match=reason):
+        DdimTranslator(**{**TOWARDS_HEALTH, "schedule": schedule, "index_mode": index_mode})
 
 
 def test_a_target_guides_the_segmenter(network):

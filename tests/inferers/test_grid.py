@@ -36,6 +36,20 @@ def test_intensities_become_0_to_1_and_the_foreground_is_searched():
     assert (found.low.item(), found.high.item()) == (0, pytest.approx(200, abs=2))
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"slice_range": [3, 2]}, r"slice_range must be a first and a last slice, counted from 0, got \[3, 2\]"),
+        ({"slice_range": [-2, 1]}, "slice_range must be a first and a last slice"),
+        ({"pixel_mm": 0.0}, "pixel_mm > 0"),
+        ({"patch_size": (16, 0)}, "patch_size must be >= 1"),
+    ],
+)
+def test_a_grid_that_shows_nothing_is_refused(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        Grid(**{**OPTIONS, **options})
+
+
 def test_intensities_may_stay_as_they_are():
     volume = head() - 500
     found = view(volume, 1.0, normalize=None, organ="image")

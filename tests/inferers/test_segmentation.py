@@ -68,6 +68,11 @@ def test_ddim_draws_the_first_noise_alone(network, image):
     assert variance[inside].mean() == pytest.approx(STD**2 * 39 / 40, rel=0.15)
 
 
+def test_a_segmentation_of_no_region_is_refused():
+    with pytest.raises(ValueError, match="num_regions must be >= 1, got 0"):
+        diffusion(num_regions=0)
+
+
 def test_an_unknown_sampler_is_refused():
     with pytest.raises(ValueError, match="sampler must be one of ddpm, ddim, got 'euler'"):
         diffusion(sampler="euler")

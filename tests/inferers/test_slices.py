@@ -203,6 +203,19 @@ def test_images_are_examined_one_after_another_without_their_metadata():
     assert torch.equal(result, torch.full((2, 1, 4, 4, 2), 2.0))
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"num_samples": 0}, "num_samples and slice_batch_size must be >= 1, got 0 and 16"),
+        ({"slice_batch_size": 0}, "num_samples and slice_batch_size must be >= 1, got 1 and 0"),
+        ({"threshold": float("nan")}, "threshold must be a finite number"),
+    ],
+)
+def test_options_that_leave_nothing_to_do_or_to_mask_are_refused(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        Doubling(**{"grid": GRID, "threshold": 0.0, **options})
+
+
 def test_an_image_without_an_affine_or_with_nan_is_refused():
     with pytest.raises(ValueError, match="no affine"):
         Doubling(grid=GRID, threshold=0.0)(torch.ones(1, 1, 4, 4), None)

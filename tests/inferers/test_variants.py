@@ -57,6 +57,11 @@ def test_several_tasks_share_one_encoding_and_equal_single_runs(network, image):
         assert torch.equal(version, ddim(guidance=task, guidance_scale=10.0)(image, network)[0])
 
 
+def test_a_level_below_which_no_step_is_made_is_refused():
+    with pytest.raises(ValueError, match="0 lie below noise_level 4 "):
+        SharedEncoding(translator=DdimTranslator(**TOWARDS_HEALTH), noise_levels=[50, 4])
+
+
 def test_without_other_values_a_shared_encoding_has_the_translators_own(network, image):
     variants = SharedEncoding(translator=DdimTranslator(**TOWARDS_HEALTH))
     assert variants.settings == [{"noise_level": 50, "guidance_scale": 0.0}]

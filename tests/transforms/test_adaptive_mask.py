@@ -112,3 +112,9 @@ def test_counts_on_a_real_ct_equal_the_recording():
     mask = adaptive_mask(image, liver)
     expected = {entry["z"]: entry["mask_px"] for entry in recorded["slices"]}
     assert {z: int(mask[..., z].sum()) for z in expected} == expected
+
+
+@pytest.mark.parametrize("radius", [-1, [1, -1]])
+def test_a_filter_of_a_negative_radius_is_refused(radius):
+    with pytest.raises(ValueError, match="must be >= 0, got"):
+        smooth(np.zeros((4, 4)), radius)

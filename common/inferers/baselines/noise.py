@@ -3,10 +3,9 @@
 from torch import Tensor, nn
 
 from ...samplers.ancestral import denoise
-from ...samplers.ddim import steps_below
 from ...samplers.noise import randn_like
 from ...schedulers import NoiseSchedule
-from ..ddim import Guidance, guides
+from ..ddim import Guidance, guides, steps_to
 from ..models import noise_predictor
 from ..patches import Generators
 from ..slices import Progress
@@ -24,6 +23,9 @@ class NoiseTranslator(Translator):
         decode_class: class that the diffusion model is told, None for an unconditional one.
         part: name of the diffusion model in the container.
         amp: bfloat16 autocast for it.
+
+    Raises:
+        ValueError: if no step lies below ``noise_level``.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class NoiseTranslator(Translator):
         self.schedule, self.noise_level = schedule, noise_level
         self.guidance, self.guidance_scale = guidance, guidance_scale
         self.decode_class, self.part, self.amp = decode_class, part, amp
+        steps_to(noise_level, schedule)
 
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
         """Return the images denoised."""
@@ -52,4 +55,4 @@ class NoiseTranslator(Translator):
     @property
     def num_steps(self) -> int:
         """The steps of the sampling."""
-        return steps_below(self.noise_level, self.schedule)
+        return steps_to(self.noise_level, self.schedule)
