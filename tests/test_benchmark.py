@@ -84,13 +84,17 @@ def test_settings_are_compared_with_the_first_and_what_varies_adds_up(configs, n
     assert lines["scored"].endswith(", Dice 1.000")
 
 
+@pytest.mark.parametrize("short", [False, True], ids=["in full", "in a short run"])
 @pytest.mark.parametrize("bundle", bundle_names())
-def test_every_setting_of_a_recipe_can_be_made(bundle):
+def test_every_setting_of_a_recipe_can_be_made(bundle, short):
     recipe = recipe_of(bundle)
+    fast = recipe.fast["inference"] if short else {}
     for row in recipe.benchmark:
         options = {name: value for name, value in row.items() if name not in ("long", "scores")}
         for method in methods([options], recipe.study.get("shared", {})):
-            assert callable(bundle_parser(bundle, "inference", **method.settings).get_parsed_content("inferer"))
+            parser = bundle_parser(bundle, "inference", **{**fast, **method.settings})
+            assert callable(parser.get_parsed_content("inferer"))
+            assert "variants" not in parser or parser.get_parsed_content("variants").num_steps > 0
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ def assert_outputs(bundle, folder, case, image):
         assert result.shape[:3] == source.shape[:3]
         np.testing.assert_allclose(result.affine, source.affine, atol=1e-3)
         assert np.isfinite(result.get_fdata()).all()
+        assert result.get_fdata().any() or name == "mask", name
     assert (folder / case / f"{case}_overlay.png").stat().st_size > 5000
 
 
