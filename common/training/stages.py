@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Training:
         resume: go on from ``<part>_last.pt`` if there is one; a finished stage is then loaded and not trained again.
         finetune: start from the part's weights at ``model_path`` instead of afresh.
         train_parts: ``auto`` keeps what ``model_path`` already holds of the parts of a ``Stage``; ``all`` trains them.
+        begun: parts whose stages this training has begun.
     """
 
     device: str | torch.device
@@ -67,6 +68,27 @@ class Training:
     resume: bool = False
     finetune: bool = False
     train_parts: str = "all"
+    begun: list[str] = field(default_factory=list, init=False)
+
+    def checkpoints(self, part: str) -> tuple[Path, Path]:
+        """Return the last and the best checkpoint of a part."""
+        last, best = (Path(self.ckpt_dir) / f"{part}_{which}.pt" for which in ("last", "best"))
+        return last, best
+
+    def begin(self, part: str, network: nn.Module) -> None:
+        """Begin the stage of a part, without the checkpoints that an earlier training has left of any of them.
+
+        Resumed, this one would take those of later stages for its own. A best one without a last one is nobody's.
+        """
+        if idist.get_rank() == 0:
+            for other in dict(network.named_children()).keys() - set(self.begun):
+                last, best = self.checkpoints(other)
+                if not self.resume:
+                    last.unlink(missing_ok=True)
+                if not last.is_file():
+                    best.unlink(missing_ok=True)
+        self.begun.append(part)
+        idist.barrier()
 
     def distributed(self, module: nn.Module) -> nn.Module:
         """Return a network as it is trained: among several processes it shares their gradients."""
@@ -222,8 +244,9 @@ def run_stage(
         calibrate: called at the end, with the best weights in ``network``, before they are published.
 
     Raises:
-        ValueError: if the run would never validate, the weights at ``model_path`` do not fit the other parts, or the
-            checkpoint to resume from cannot be read.
+        ValueError: if the run would never validate, or never did, a validation has no score, the checkpoint of a
+            training that is resumed cannot be read or its best epoch is missing, or the weights at ``model_path`` do
+            not fit the other parts.
     """
     parts, model_path = ensure_tuple(part), training.model_path
     name, module = parts[0], trained_parts(network, parts)
@@ -245,12 +268,20 @@ def run_stage(
     elif training.finetune:
         raise ValueError(f"finetune needs the weights to start from, expected them at {model_path}, got none.")
 
-    last, best = (Path(training.ckpt_dir) / f"{name}_{which}.pt" for which in ("last", "best"))
+    training.begin(name, network)
+    last, best = training.checkpoints(name)
     sign = 1.0 if evaluator.metric_cmp_fn(1.0, 0.0) else -1.0
+
+    def score(engine: Any) -> float:
+        value = engine.state.metrics[evaluator.state.key_metric_name]
+        if value != value:
+            raise ValueError(f"{evaluator.state.key_metric_name} is NaN, by which no epoch of {name} can be chosen.")
+        return sign * value
+
     keep_best = Checkpoint(
         {"model": ema.ema_model if ema else module},
         lambda content, _: save_on_rank_0(content, best),
-        score_function=lambda engine: sign * engine.state.metrics[evaluator.state.key_metric_name],
+        score_function=score,
     )
     evaluator.add_event_handler(Events.COMPLETED, keep_best)
 
@@ -269,6 +300,12 @@ def run_stage(
     if training.resume and last.is_file():
         read_data(last, "a checkpoint of a training", "; delete the file, or set resume to False")
         CheckpointLoader(str(last), state, map_location=trainer.state.device).attach(trainer)
+
+        def demand_best() -> None:
+            if keep_best.last_checkpoint and not best.is_file():
+                raise ValueError(f"cannot resume: the best epoch of {name} so far is not there, expected it at {best}.")
+
+        trainer.add_event_handler(Events.STARTED, demand_best)
     elif ema:  # a handler may have loaded pretrained weights (MONAI Label adds one) after the average was made
         ema_model, model = ema.ema_model, ema.model
         trainer.add_event_handler(Events.STARTED, lambda: ema_model.load_state_dict(model.state_dict()))
@@ -278,10 +315,13 @@ def run_stage(
     trainer.run()
 
     idist.barrier()
-    weights = read_weights(best)
-    module.load_state_dict(weights)
+    if not best.is_file():
+        raise ValueError(
+            f"{name}: the training has ended before it validated an epoch, so there is nothing to publish."
+        )
+    load_parts(module, best)
     if ema:
-        ema.ema_model.load_state_dict(weights)
+        ema.ema_model.load_state_dict(module.state_dict())
     if calibrate is not None:
         calibrate()
     save_on_rank_0(network.state_dict(), model_path)

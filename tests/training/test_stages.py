@@ -67,6 +67,16 @@ def stage(folder, network, part="second", max_epochs=3, use_ema=False, lr=0.01, 
     return losses
 
 
+def killed(network, part="second"):
+    """Let the first training step of a part be the last."""
+
+    def kill(*call):
+        raise KeyboardInterrupt
+
+    network.get_submodule(part).register_forward_hook(kill)
+    return network
+
+
 def weights(folder):
     return torch.load(folder / "model.pt", weights_only=True)
 
@@ -118,6 +128,65 @@ def test_a_checkpoint_that_cannot_be_read_is_named_with_what_to_do_and_runs_noth
     printed = "".join([*traceback.format_exception(raised.value), caplog.text, *capfd.readouterr()])
     assert "set to `False`" not in printed
     assert not (tmp_path / "ran").exists()
+def test_a_training_that_is_killed_in_its_first_epoch_does_not_go_on_as_an_earlier_one(tmp_path):
+    unbroken = stage(tmp_path / "a", container(), max_epochs=2)
+    stage(tmp_path / "b", container(), max_epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        stage(tmp_path / "b", killed(container()), max_epochs=2)
+    assert stage(tmp_path / "b", container(), max_epochs=2, resume=True) == unbroken
+
+
+def test_nor_do_its_later_stages(tmp_path):
+    for part in ("first", "second"):
+        copying(tmp_path, container(), part).train()
+    with pytest.raises(KeyboardInterrupt):
+        copying(tmp_path, killed(container(), "first"), "first").train()
+    later, steps = copying(tmp_path, container(), "second", settings={"resume": True}), []
+    later.trainer.add_event_handler("ITERATION_COMPLETED", steps.append)
+    later.train()
+    assert len(steps) == 6
+
+
+def test_the_stages_of_one_training_keep_their_checkpoints(tmp_path):
+    network, shared = container(), training(tmp_path)
+    for part in ("first", "second"):
+        copying(tmp_path, network, part, shared=shared).train()
+    kept = {f"{part}_{which}.pt" for part in ("first", "second") for which in ("last", "best")}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == kept
+
+
+def test_a_best_epoch_of_nobody_knows_which_training_is_not_published(tmp_path):
+    stage(tmp_path, container(), max_epochs=1)
+    (tmp_path / "checkpoints" / "second_last.pt").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        stage(tmp_path, killed(container()), resume=True)
+    assert not (tmp_path / "checkpoints" / "second_best.pt").exists()
+
+
+def test_a_training_whose_best_epoch_is_missing_is_not_resumed(tmp_path):
+    stage(tmp_path, container(), max_epochs=1)
+    (tmp_path / "checkpoints" / "second_best.pt").unlink()
+    with pytest.raises(ValueError, match="cannot resume: the best epoch of second so far is not there"):
+        stage(tmp_path, container(), max_epochs=2, resume=True)
+
+
+def test_a_loss_that_is_no_number_from_the_start_publishes_nothing(tmp_path):
+    stage(tmp_path, container(), max_epochs=1)
+    published, network = weights(tmp_path), container()
+    network.second.register_forward_hook(lambda part, inputs, answer: answer * torch.nan)
+    with pytest.raises(ValueError, match="second: the training has ended before it validated an epoch"):
+        stage(tmp_path, network, max_epochs=1)
+    assert torch.equal(weights(tmp_path)["second.weight"], published["second.weight"])
+
+
+def test_a_score_that_is_no_number_chooses_no_epoch(tmp_path):
+    never = copying(tmp_path, container(), key_metric={"distance": MeanAbsoluteError})
+    never.evaluator.add_event_handler(
+        "EPOCH_COMPLETED", lambda engine: engine.state.metrics.update(distance=float("nan"))
+    )
+    with pytest.raises(ValueError, match="distance is NaN, by which no epoch of second can be chosen"):
+        never.train()
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_a_stage_starts_from_the_other_parts_that_are_published(tmp_path):
@@ -247,11 +316,11 @@ def test_several_parts_are_trained_and_published_together(tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"first_last.pt", "first_best.pt"}
 
 
-def copying(folder, network, part="second", max_epochs=3, settings=None, **options):
-    """Return a ``Stage`` that learns to copy eight items."""
+def copying(folder, network, part="second", max_epochs=3, settings=None, shared=None, **options):
+    """Return a ``Stage`` that learns to copy eight items, of a training of its own or of a shared one."""
     items = [{"image": torch.full((4,), i / 10), "label": torch.full((4,), i / 10)} for i in range(8)]
-    data = (Dataset(items), Dataset(items))
-    return Stage(part, network, training(folder, **(settings or {})), data, nn.MSELoss(), max_epochs, 0.01, **options)
+    data, shared = (Dataset(items), Dataset(items)), shared or training(folder, **(settings or {}))
+    return Stage(part, network, shared, data, nn.MSELoss(), max_epochs, 0.01, **options)
 
 
 def test_a_stage_of_a_config_trains_its_part_to_its_best_loss(tmp_path):
