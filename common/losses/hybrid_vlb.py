@@ -41,8 +41,7 @@ class HybridVLBLoss(_Loss):
         self, schedule: NoiseSchedule, rescale: bool = False, p2_gamma: float = 0.0, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
-        self.schedule, self.p2_gamma = schedule, p2_gamma
-        self.weight = schedule.num_train_timesteps / 1000 if rescale else 1.0
+        self.schedule, self.rescale, self.p2_gamma = schedule, rescale, p2_gamma
 
     def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Return the loss.
@@ -56,7 +55,8 @@ class HybridVLBLoss(_Loss):
         loss = (epsilon - noise).square().flatten(1).mean(1)
         loss = loss * (1 - self.schedule.alphas_cumprod).to(loss)[timesteps] ** self.p2_gamma
         if v is not None:
-            loss = loss + self.weight * self.variational_bound(epsilon.detach(), v, image, noise, timesteps)
+            weight = self.schedule.num_train_timesteps / 1000 if self.rescale else 1.0
+            loss = loss + weight * self.variational_bound(epsilon.detach(), v, image, noise, timesteps)
         return loss.mean() if self.reduction == "mean" else loss
 
     def variational_bound(self, epsilon: Tensor, v: Tensor, image: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from monai.utils import ensure_tuple, set_determinism
 from torch import nn
 
 from ..checkpoints import load_parts, read_data, read_weights, save_on_rank_0
+from .identity import identity_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Training:
         cache_rate: share of a data set that is kept in memory as far as nothing in it is random.
         final_learning_rate: at the end of the cosine that stages fall along.
         amp: mixed precision.
-        resume: go on from ``<part>_last.pt`` if there is one; a finished stage is then loaded and not trained again.
+        resume: go on from ``<part>_last.pt`` if there is one, see ``identity_of`` for what it must have in common; a
+            finished stage is then loaded and not trained again.
         finetune: start from the part's weights at ``model_path`` instead of afresh.
         train_parts: ``auto`` keeps what ``model_path`` already holds of the parts of a ``Stage``; ``all`` trains them.
         begun: parts whose stages this training has begun.
@@ -245,8 +247,8 @@ def run_stage(
 
     Raises:
         ValueError: if the run would never validate, or never did, a validation has no score, the checkpoint of a
-            training that is resumed cannot be read or its best epoch is missing, or the weights at ``model_path`` do
-            not fit the other parts.
+            training that is resumed cannot be read, its best epoch is missing or it was another training, or the
+            weights at ``model_path`` do not fit the other parts.
     """
     parts, model_path = ensure_tuple(part), training.model_path
     name, module = parts[0], trained_parts(network, parts)
@@ -288,6 +290,7 @@ def run_stage(
     trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(from_engine("loss", first=True)))
     running: Any = trainer
     state = {
+        "identity": identity_of(trainer, evaluator, module, training, ema),  # first: nothing is loaded of another one
         "model": running.network,
         "optimizer": running.optimizer,
         "lr_scheduler": lr_scheduler,

@@ -29,7 +29,8 @@ def container():
 
 
 def training(folder, **settings):
-    return Training("cpu", str(folder), str(folder / "checkpoints"), str(folder / "model.pt"), 4, **settings)
+    settings = {"volumes_per_batch": 4, **settings}
+    return Training("cpu", str(folder), str(folder / "checkpoints"), str(folder / "model.pt"), **settings)
 
 
 def stage(folder, network, part="second", max_epochs=3, use_ema=False, lr=0.01, cases=8, keep=False, **settings):
@@ -189,6 +190,45 @@ def test_a_score_that_is_no_number_chooses_no_epoch(tmp_path):
     assert not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "options", "reason"),
+    [
+        ({"seed": 1}, {}, "seed was 0 and is 1 now"),
+        ({"final_learning_rate": 0.1}, {}, "final_learning_rate was 0.0 and is 0.1 now"),
+        ({"amp": True}, {}, "amp was False and is True now"),
+        ({"volumes_per_batch": 2}, {}, "volumes_per_batch was 4 and is 2 now"),
+        ({}, {"learning_rate": 0.1}, "learning_rate was 0.01 and is 0.1 now"),
+        ({}, {"ema_momentum": 0.1}, "ema_momentum was None and is 0.1 now"),
+        ({}, {"loss": nn.L1Loss()}, "loss was MSELoss and is L1Loss now"),
+        ({}, {"cases": "abcdefg"}, "number of training cases was 8 and is 7 now"),
+        ({}, {"cases": "abcdefgi"}, "training case 8 was h and is i now"),
+        ({}, {"cases": "hgfedcba"}, "training case 1 was a and is h now"),
+    ],
+)
+def test_a_training_is_not_resumed_as_another_one(tmp_path, settings, options, reason):
+    copying(tmp_path, container(), max_epochs=1).train()
+    before = (tmp_path / "model.pt").read_bytes()
+    with pytest.raises(ValueError, match=f"cannot resume: {reason}"):
+        copying(tmp_path, container(), max_epochs=2, settings={"resume": True, **settings}, **options).train()
+    assert (tmp_path / "model.pt").read_bytes() == before
+
+
+def test_a_training_is_not_resumed_with_another_network(tmp_path):
+    copying(tmp_path, container(), max_epochs=1).train()
+    other = NetworkParts("second", first=nn.Linear(4, 4), second=nn.Linear(4, 4, bias=False))
+    with pytest.raises(ValueError, match=r"cannot resume: network.bias was of shape \(4,\) and is nothing now"):
+        copying(tmp_path, other, max_epochs=2, settings={"resume": True}).train()
+
+
+def test_a_longer_training_with_other_workers_and_cache_in_another_folder_is_resumed(tmp_path):
+    copying(tmp_path / "here", container(), max_epochs=1).train()
+    (tmp_path / "here").rename(tmp_path / "there")
+    more = {"resume": True, "num_workers": 1, "cache_rate": 0.0, "val_interval": 2}
+    longer = copying(tmp_path / "there", container(), max_epochs=2, settings=more)
+    longer.train()
+    assert longer.trainer.state.iteration == 4
+
+
 def test_a_stage_starts_from_the_other_parts_that_are_published(tmp_path):
     stage(tmp_path, container(), part="first")
     published = weights(tmp_path)
@@ -316,11 +356,14 @@ def test_several_parts_are_trained_and_published_together(tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"first_last.pt", "first_best.pt"}
 
 
-def copying(folder, network, part="second", max_epochs=3, settings=None, shared=None, **options):
+def copying(folder, network, part="second", max_epochs=3, settings=None, shared=None, cases="abcdefgh", **options):
     """Return a ``Stage`` that learns to copy eight items, of a training of its own or of a shared one."""
-    items = [{"image": torch.full((4,), i / 10), "label": torch.full((4,), i / 10)} for i in range(8)]
+    items = [
+        {"image": torch.full((4,), i / 10), "label": torch.full((4,), i / 10), "case": c} for i, c in enumerate(cases)
+    ]
     data, shared = (Dataset(items), Dataset(items)), shared or training(folder, **(settings or {}))
-    return Stage(part, network, shared, data, nn.MSELoss(), max_epochs, 0.01, **options)
+    options = {"loss": nn.MSELoss(), "learning_rate": 0.01, **options}
+    return Stage(part, network, shared, data, max_epochs=max_epochs, **options)
 
 
 def test_a_stage_of_a_config_trains_its_part_to_its_best_loss(tmp_path):
