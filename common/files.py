@@ -12,6 +12,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
 RESULTS = (
     *(f"{name}.nii.gz" for name in ("anomaly", "healthy", "synthetic", "mask", "mean", "uncertainty")),
     "overlay.png",
@@ -54,6 +59,42 @@ def _remove_what_killed_runs_left(folder: Path) -> None:
         with suppress(OSError):  # another run may have put it in its place meanwhile
             if left.lstat().st_ctime < time.time() - LEFT_AFTER_S:
                 left.unlink()
+
+
+@contextmanager
+def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
+    """Hold a lock that one process at a time can have; the kernel takes it from one that is killed.
+
+    Where there are no such locks, as on Windows and some network drives, nothing is held.
+
+    Args:
+        path: of the lock's own file, which is there while it is held; its folder is made.
+        refusal: said to whom cannot have it.
+
+    Raises:
+        RuntimeError: if another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        os.register_at_fork(after_in_child=file.close)  # processes that load data outlive a killed one for seconds
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(file.fileno()), path.stat())  # and not one that was just given back
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError as error:
+            logger.warning(f"{path} cannot be locked: {error}; let no other process work there.")
+            held = True
+        if not held:
+            raise RuntimeError(refusal)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

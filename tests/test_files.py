@@ -1,10 +1,25 @@
+import errno
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas
 import pytest
 from evaluated import table
 
-from common.files import RESULTS, BadFileError, Failures, replacing, root_cause, write_bytes, write_csv, write_text
+from common.files import (
+    RESULTS,
+    BadFileError,
+    Failures,
+    locked,
+    replacing,
+    root_cause,
+    write_bytes,
+    write_csv,
+    write_text,
+)
 
 
 def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path):
@@ -88,6 +103,72 @@ def test_a_link_takes_the_place_of_a_link_to_the_same_file(tmp_path, link):
         with replacing(tmp_path / "links" / "a.txt") as temporary:
             link(tmp_path / "source.txt", temporary)
     assert [path.read_text() for path in (tmp_path / "links").iterdir()] == ["image"]
+
+
+def lock_twice(path):
+    with locked(path, "in use"), locked(path, "in use by another"):
+        raise AssertionError
+
+
+def test_a_lock_is_had_once_at_a_time_and_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="in use by another"):
+        lock_twice(tmp_path / "new" / ".lock")
+    for _ in range(2):
+        with locked(tmp_path / "new" / ".lock", "in use"):
+            assert (tmp_path / "new" / ".lock").is_file()
+    assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("another_has_come", [False, True])
+def test_a_lock_that_was_just_given_back_is_not_had_by_two(tmp_path, monkeypatch, another_has_come):
+    def flock(*lock):
+        (tmp_path / ".lock").unlink()
+        if another_has_come:
+            (tmp_path / ".lock").touch()
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(RuntimeError, match="in use"), locked(tmp_path / ".lock", "in use"):
+        raise AssertionError
+
+
+HOLDS = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from common.files import locked
+with locked(sys.argv[2], "in use"):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_does_not_hold_a_lock_though_processes_that_it_began_live_on(tmp_path):
+    path, root = tmp_path / ".lock", Path(__file__).parent.parent
+    process = subprocess.Popen([sys.executable, "-c", HOLDS, root, path], stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(RuntimeError, match="in use"), locked(path, "in use"):
+            raise AssertionError
+        process.kill()
+        process.wait()
+        with locked(path, "in use"):
+            assert path.is_file()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_where_there_are_no_locks_work_goes_on(tmp_path, monkeypatch, caplog):
+    def refuse(*lock):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(tmp_path / ".lock", "in use"):
+        assert "cannot be locked: [Errno" in caplog.text
+    monkeypatch.setattr("common.files.fcntl", None)
+    with locked(tmp_path / ".lock", "in use"):
+        assert not list(tmp_path.iterdir())
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):

@@ -1,12 +1,15 @@
 """Stages of a training: one part of a container after the other, from the others' published weights to its own."""
 
+import atexit
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Events
 from ignite.handlers import Checkpoint, EMAHandler, ProgressBar, TerminateOnNan
@@ -28,7 +31,12 @@ from monai.utils import ensure_tuple, set_determinism
 from torch import nn
 
 from ..checkpoints import load_parts, read_data, read_weights, save_on_rank_0
+from ..files import locked
 from .identity import identity_of
+
+LOCKS = ExitStack()
+"""What the training that this process is at holds, see ``Training.take_folder``."""
+atexit.register(LOCKS.close)
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +84,22 @@ class Training:
         """Return the last and the best checkpoint of a part."""
         last, best = (Path(self.ckpt_dir) / f"{part}_{which}.pt" for which in ("last", "best"))
         return last, best
+
+    def take_folder(self) -> None:
+        """Keep other trainings out of the folder of checkpoints and off the published file; the first process does so.
+
+        They are let in when this process ends, however it ends, or trains elsewhere.
+
+        Raises:
+            RuntimeError: if one is at it.
+        """
+        LOCKS.close()
+        with ExitStack() as taken:
+            for name in ("ckpt_dir", "model_path") if idist.get_rank() == 0 else ():
+                path = Path(getattr(self, name)).resolve()
+                refusal = f"another training is at work on {path}: wait for its end, or set another {name}."
+                taken.enter_context(locked(path.with_name(f".{path.name}.lock"), refusal))
+            LOCKS.enter_context(taken.pop_all())
 
     def begin(self, part: str, network: nn.Module) -> None:
         """Begin the stage of a part, without the checkpoints that an earlier training has left of any of them.
@@ -249,6 +273,7 @@ def run_stage(
         ValueError: if the run would never validate, or never did, a validation has no score, the checkpoint of a
             training that is resumed cannot be read, its best epoch is missing or it was another training, or the
             weights at ``model_path`` do not fit the other parts.
+        RuntimeError: if another training uses the same folder or file.
     """
     parts, model_path = ensure_tuple(part), training.model_path
     name, module = parts[0], trained_parts(network, parts)
@@ -261,6 +286,7 @@ def run_stage(
     for engine, kind in ((trainer, "training"), (evaluator, "validation")):
         if len(engine.data_loader) == 0:
             raise ValueError(f"{name}: expected {kind} cases that this stage can use, got none.")
+    training.take_folder()
     if Path(model_path).is_file():
         if keep and {key.split(".")[0] for key in read_weights(model_path)} >= set(parts):
             load_parts(network, model_path)
@@ -271,57 +297,13 @@ def run_stage(
         raise ValueError(f"finetune needs the weights to start from, expected them at {model_path}, got none.")
 
     training.begin(name, network)
-    last, best = training.checkpoints(name)
-    sign = 1.0 if evaluator.metric_cmp_fn(1.0, 0.0) else -1.0
-
-    def score(engine: Any) -> float:
-        value = engine.state.metrics[evaluator.state.key_metric_name]
-        if value != value:
-            raise ValueError(f"{evaluator.state.key_metric_name} is NaN, by which no epoch of {name} can be chosen.")
-        return sign * value
-
-    keep_best = Checkpoint(
-        {"model": ema.ema_model if ema else module},
-        lambda content, _: save_on_rank_0(content, best),
-        score_function=score,
-    )
-    evaluator.add_event_handler(Events.COMPLETED, keep_best)
-
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(from_engine("loss", first=True)))
-    running: Any = trainer
-    state = {
-        "identity": identity_of(trainer, evaluator, module, training, ema),  # first: nothing is loaded of another one
-        "model": running.network,
-        "optimizer": running.optimizer,
-        "lr_scheduler": lr_scheduler,
-        "trainer": trainer,
-        "keep_best": keep_best,
-    }
-    if ema:
-        ema.attach(trainer)
-        state["ema"] = ema.ema_model
-    if training.resume and last.is_file():
-        read_data(last, "a checkpoint of a training", "; delete the file, or set resume to False")
-        CheckpointLoader(str(last), state, map_location=trainer.state.device).attach(trainer)
-
-        def demand_best() -> None:
-            if keep_best.last_checkpoint and not best.is_file():
-                raise ValueError(f"cannot resume: the best epoch of {name} so far is not there, expected it at {best}.")
-
-        trainer.add_event_handler(Events.STARTED, demand_best)
-    elif ema:  # a handler may have loaded pretrained weights (MONAI Label adds one) after the average was made
-        ema_model, model = ema.ema_model, ema.model
-        trainer.add_event_handler(Events.STARTED, lambda: ema_model.load_state_dict(model.state_dict()))
-    keep_last = Checkpoint(state, lambda content, _: save_on_rank_0(content, last))
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, keep_last)
-
+    keep_checkpoints(trainer, evaluator, lr_scheduler, module, name, training, ema)
     trainer.run()
 
     idist.barrier()
+    _, best = training.checkpoints(name)
     if not best.is_file():
-        raise ValueError(
-            f"{name}: the training has ended before it validated an epoch, so there is nothing to publish."
-        )
+        raise ValueError(f"{name}: the training has ended before it validated an epoch; there is nothing to publish.")
     load_parts(module, best)
     if ema:
         ema.ema_model.load_state_dict(module.state_dict())
@@ -329,6 +311,70 @@ def run_stage(
         calibrate()
     save_on_rank_0(network.state_dict(), model_path)
     idist.barrier()
+
+
+def keep_checkpoints(
+    trainer: Any,
+    evaluator: Evaluator,
+    lr_scheduler: Any,
+    network: nn.Module,
+    name: str,
+    training: Training,
+    ema: EMAHandler | None,
+) -> None:
+    """Let a stage keep its last and its best epoch, and go on from the last if it is resumed.
+
+    Args:
+        trainer: see ``run_stage``.
+        evaluator: see ``run_stage``.
+        lr_scheduler: see ``run_stage``.
+        network: what is trained, not wrapped.
+        name: of the files.
+        training: what all stages share.
+        ema: see ``run_stage``.
+    """
+    last, best = training.checkpoints(name)
+    sign = 1.0 if evaluator.metric_cmp_fn(1.0, 0.0) else -1.0
+
+    def score(engine: Any) -> float:
+        metric = evaluator.state.key_metric_name
+        if np.isnan(engine.state.metrics[metric]):
+            raise ValueError(f"{metric} is NaN, by which no epoch of {name} can be chosen.")
+        return sign * engine.state.metrics[metric]
+
+    keep_best = Checkpoint(
+        {"model": ema.ema_model if ema else network},
+        lambda content, _: save_on_rank_0(content, best),
+        score_function=score,
+    )
+    evaluator.add_event_handler(Events.COMPLETED, keep_best)
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(from_engine("loss", first=True)))
+    state = {
+        "identity": identity_of(trainer, evaluator, network, training, ema),  # before anything of another one is loaded
+        "model": trainer.network,
+        "optimizer": trainer.optimizer,
+        "lr_scheduler": lr_scheduler,
+        "trainer": trainer,
+        "keep_best": keep_best,
+    }
+    if ema:
+        ema.attach(trainer)
+        state["ema"] = ema.ema_model
+
+    def demand_best() -> None:
+        if keep_best.last_checkpoint and not best.is_file():
+            raise ValueError(f"cannot resume: the best epoch of {name} so far is not there, expected it at {best}.")
+
+    if training.resume and last.is_file():
+        read_data(last, "a checkpoint of a training", "; delete the file, or set resume to False")
+        CheckpointLoader(str(last), state, map_location=trainer.state.device).attach(trainer)
+        trainer.add_event_handler(Events.STARTED, demand_best)
+    elif ema:  # a handler may have loaded pretrained weights (MONAI Label adds one) after the average was made
+        ema_model, model = ema.ema_model, ema.model
+        trainer.add_event_handler(Events.STARTED, lambda: ema_model.load_state_dict(model.state_dict()))
+    keep_last = Checkpoint(state, lambda content, _: save_on_rank_0(content, last))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, keep_last)
 
 
 def trained_parts(network: nn.Module, parts: Sequence[str]) -> nn.Module:

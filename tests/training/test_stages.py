@@ -29,8 +29,8 @@ def container():
 
 
 def training(folder, **settings):
-    settings = {"volumes_per_batch": 4, **settings}
-    return Training("cpu", str(folder), str(folder / "checkpoints"), str(folder / "model.pt"), **settings)
+    paths = {"ckpt_dir": str(folder / "checkpoints"), "model_path": str(folder / "model.pt")}
+    return Training("cpu", str(folder), **{**paths, "volumes_per_batch": 4, **settings})
 
 
 def stage(folder, network, part="second", max_epochs=3, use_ema=False, lr=0.01, cases=8, keep=False, **settings):
@@ -188,6 +188,42 @@ def test_a_score_that_is_no_number_chooses_no_epoch(tmp_path):
     with pytest.raises(ValueError, match="distance is NaN, by which no epoch of second can be chosen"):
         never.train()
     assert not (tmp_path / "model.pt").exists()
+
+
+AT_WORK = """
+    import sys
+    sys.path[:0] = [{root!r}, {tests!r}]
+    from pathlib import Path
+    from test_stages import training
+    training(Path({folder!r}), **{paths}).take_folder()
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("shared", ["ckpt_dir", "model_path"])
+def test_two_trainings_do_not_share_a_folder_or_what_they_publish(tmp_path, shared):
+    theirs, ours = ({name: str(tmp_path / who / name) for name in ("ckpt_dir", "model_path")} for who in "ab")
+    ours[shared] = theirs[shared]
+    tests = Path(__file__).parent
+    script = AT_WORK.format(root=str(tests.parent.parent), tests=str(tests), folder=str(tmp_path), paths=theirs)
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "at work\n"
+        reason = f"another training is at work on .*{shared}: wait for its end, or set another {shared}"
+        with pytest.raises(RuntimeError, match=reason):
+            copying(tmp_path, container(), settings=ours).train()
+        assert not Path(ours["ckpt_dir"], "second_last.pt").exists()
+        other.kill()
+        other.wait()
+        copying(tmp_path, container(), settings=ours).train()
+
+
+def test_a_training_is_at_work_from_its_first_stage_to_the_end_of_the_process(tmp_path):
+    for folder in ("a", "a", "b"):
+        copying(tmp_path / folder, container()).train()
+        locks = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.glob("*/.*.lock"))]
+        assert locks == [f"{folder}/.checkpoints.lock", f"{folder}/.model.pt.lock"]
 
 
 @pytest.mark.parametrize(
