@@ -100,6 +100,11 @@ def read_weights(path: str | os.PathLike, leave_out: Sequence[str] = ()) -> dict
     return dict(weights)
 
 
+def parts_of(weights: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of the parts that a container's weights are of."""
+    return {name.split(".")[0] for name in weights if "." in name}
+
+
 def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[str] = ()) -> None:
     """Load a container's weights from a published file.
 
@@ -112,6 +117,11 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
         ValueError: if the file holds something else, or parts of other sizes or kinds of numbers.
     """
     theirs, state = read_weights(path, leave_out), network.state_dict()
+    absent = parts_of(state) - parts_of(theirs) - set(leave_out)
+    if absent:
+        raise ValueError(
+            f"{path}: expected weights of {', '.join(sorted(absent))} too, got none: train them, or set model_path."
+        )
     for name, value in state.items():
         if name.split(".")[0] in leave_out:
             continue

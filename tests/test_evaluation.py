@@ -100,6 +100,8 @@ def test_whatever_is_wrong_with_one_case_the_others_are_done(monkeypatch, error)
     ).run()
     assert list(failures.reasons) == ["b"]
     assert f"({type(error).__name__} while inferring it" in failures.reasons["b"]
+
+
 def test_a_case_that_cannot_be_done_does_not_keep_the_mask_of_an_earlier_run(tmp_path):
     for case in ("a", "b"):
         write_text(tmp_path / case / f"{case}_mask.nii.gz", "of an earlier run")

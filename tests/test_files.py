@@ -235,6 +235,8 @@ def test_the_root_of_an_error_is_what_monai_wrapped():
 def test_a_missing_package_is_no_matter_of_one_case():
     with pytest.raises(ImportError), Failures().recording("a", "reading it"):
         raise ImportError("pip install it")
+
+
 def results_of(case, folder, *more):
     """Write what an earlier run said of a case, and further files."""
     folder.mkdir(parents=True)

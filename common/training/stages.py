@@ -30,7 +30,7 @@ from monai.transforms import Compose
 from monai.utils import ensure_tuple, set_determinism
 from torch import nn
 
-from ..checkpoints import load_parts, read_data, read_weights, save_on_rank_0
+from ..checkpoints import load_parts, parts_of, read_data, read_weights, save_on_rank_0
 from ..files import locked
 from .identity import identity_of
 
@@ -253,6 +253,8 @@ def run_stage(
 ) -> None:
     """Train parts of ``network`` and publish their best weights; the others stay as they are in the published file.
 
+    A part that no stage has trained yet is not in it, so that nobody takes it for one that has learnt something.
+
     What cannot be written in JSON is done here: a handler may not refer to the trainer that owns it (MONAI reports a
     circular reference), and the stages hand over their best weights, not their last.
 
@@ -287,14 +289,17 @@ def run_stage(
         if len(engine.data_loader) == 0:
             raise ValueError(f"{name}: expected {kind} cases that this stage can use, got none.")
     training.take_folder()
-    if Path(model_path).is_file():
-        if keep and {key.split(".")[0] for key in read_weights(model_path)} >= set(parts):
-            load_parts(network, model_path)
-            logger.info(f"{name}: kept as it is in {model_path}; --train_parts all trains it again.")
-            return
-        load_parts(network, model_path, leave_out=() if training.finetune else parts)
-    elif training.finetune:
+    published = read_weights(model_path, parts) if Path(model_path).is_file() else {}
+    held = parts_of(published)
+    absent, is_there = dict(network.named_children()).keys() - held, held >= set(parts)
+    keep &= is_there
+    if training.finetune and not is_there:
         raise ValueError(f"finetune needs the weights to start from, expected them at {model_path}, got none.")
+    if published:
+        load_parts(network, model_path, leave_out=[*absent, *(() if keep or training.finetune else parts)])
+    if keep:
+        logger.info(f"{name}: kept as it is in {model_path}; --train_parts all trains it again.")
+        return
 
     training.begin(name, network)
     keep_checkpoints(trainer, evaluator, lr_scheduler, module, name, training, ema)
@@ -309,7 +314,9 @@ def run_stage(
         ema.ema_model.load_state_dict(module.state_dict())
     if calibrate is not None:
         calibrate()
-    save_on_rank_0(network.state_dict(), model_path)
+    absent -= set(parts)
+    trained = {key: value for key, value in network.state_dict().items() if key.split(".")[0] not in absent}
+    save_on_rank_0(trained, model_path)
     idist.barrier()
 
 
