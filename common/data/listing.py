@@ -10,6 +10,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
+from ..files import RESULTS
 from ..sequences import SEQUENCES, known_sequence, sequence_in
 from ..transforms.channels import FILMS, image_stem
 from .dicom import holds_dicom
@@ -23,8 +24,8 @@ OTHER_IMAGES = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".mgz", ".mgh"
 MASK_SUFFIXES = ("_liver", "_organ", "_label", "_wanted")
 """File names that end so hold masks of a case, not cases."""
 
-RESULTS = ("anomaly", "healthy", "mask", "organ", "mean", "uncertainty", "wanted", "overlay", "members", "probability")
-"""What ``<case>/<case>_<result>`` holds in the folder of a run, which is no case of the next."""
+RESULT_NAMES = (*(ending.split(".")[0] for ending in RESULTS), "organ", "wanted")
+"""What ``<case>/<case>_<name>`` holds in the folder of a run, which is no case of the next."""
 
 PATHS = ("image", "organ", "label", "wanted", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""
@@ -116,7 +117,7 @@ def _search(source: Path, endings: Sequence[str]) -> _Found:
 def _is_result(path: Path) -> bool:
     """Return whether a file is what a run writes for a case."""
     case = path.parent.name
-    return image_stem(path) in {f"{case}_{result}" for result in RESULTS}
+    return image_stem(path) in {f"{case}_{result}" for result in RESULT_NAMES}
 
 
 def _grouped(images: Iterable[Path], sequences: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dicom_series import write_series
 from PIL import Image
 
 from ci.recipes import bundle_names
-from common.data.listing import RESULTS, found_items
+from common.data.listing import RESULT_NAMES, found_items
 from common.sequences import SEQUENCES
 
 CT = np.linspace(-1000, 400, 336).reshape(8, 7, 6).astype(np.int16)
@@ -90,7 +90,7 @@ def test_dicom_of_other_modalities_is_named(tmp_path, caplog):
 @pytest.mark.parametrize("modality", ["ct", "mr", "xray"])
 def test_results_of_a_run_are_no_cases_of_the_next(tmp_path, modality):
     ending = ".png" if modality == "xray" else ".nii.gz"
-    touch(tmp_path, f"a{ending}", *(f"eval/a/a_{result}.nii.gz" for result in RESULTS), "eval/a/a_overlay.png")
+    touch(tmp_path, f"a{ending}", *(f"eval/a/a_{result}.nii.gz" for result in RESULT_NAMES), "eval/a/a_overlay.png")
     assert cases(found(tmp_path, modality)) == ["a"]
 
 
@@ -100,7 +100,7 @@ def test_all_that_a_bundle_writes_for_a_case_is_known(bundle):
     (saved,) = (
         t for t in json.loads(config.read_text())["postprocessing"]["transforms"] if "SaveMapsd" in t["_target_"]
     )
-    assert set(saved["keys"]) <= set(RESULTS)
+    assert set(saved["keys"]) <= set(RESULT_NAMES)
 
 
 def test_a_patient_may_be_a_folder_of_files_that_are_called_as_sequences(tmp_path):
