@@ -18,8 +18,8 @@ class Recipe(NamedTuple):
         data: options of the data set that the weights are trained on; its patients are not those of the tests.
         real: ``fractions`` and ``seed`` of the split of real data, where the weights may learn from such.
         trainings: in the order they are run, each the name of a ``config`` and its options.
-        demo_scores: of the shipped weights on ``cases`` of the demonstration, or on all for testing: ``scores`` by
-            metric, and the ``margin`` within which they are to be found again.
+        demo_scores: of the shipped weights on ``cases`` of the demonstration, or on all for testing, with the defaults
+            or other ``settings``: ``scores`` by metric, and the ``margin`` within which they are to be found again.
         task_differs: arguments of the inferer and its parts that a training's task sets otherwise than inference, or
             leaves at their defaults.
         fast: keys that make a run short, by config.

@@ -16,8 +16,8 @@ def figures():
         folder = ROOT / "bundles" / bundle
         for overlay in settings(folder):
             for figure in recipe_of(bundle, overlay).demo_scores:
-                cases = figure.get("cases")
-                name = "-".join(filter(None, [bundle, overlay, *(cases or ["demo"])]))
+                cases, changed = figure.get("cases"), figure.get("settings", {}).values()
+                name = "-".join(filter(None, [bundle, overlay, *(cases or ["demo"]), *map(str, changed)]))
                 marks = [] if cases else [pytest.mark.slow]
                 yield pytest.param(bundle, overlay, cases, figure, id=name, marks=marks)
 
@@ -35,6 +35,6 @@ def evaluate(bundle, overlay, cases, folder, **options):
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(("bundle", "overlay", "cases", "figure"), figures())
 def test_the_shipped_weights_find_what_they_found(bundle, overlay, cases, figure, device, tmp_path):
-    found = evaluate(bundle, overlay, cases, tmp_path, device=torch.device(device))
+    found = evaluate(bundle, overlay, cases, tmp_path, device=torch.device(device), **figure.get("settings", {}))
     scores = {name: found[name] for name in figure["scores"]}
     assert scores == {name: pytest.approx(score, abs=figure["margin"]) for name, score in figure["scores"].items()}

@@ -133,7 +133,7 @@ class DiffusionSegmenter(Segmenter):
     Args:
         schedule: of the steps to make.
         sampler: ``ddpm`` with the learned variance, as in the paper, or ``ddim``, where the first noise is all that is
-            drawn.
+            drawn, and the estimate of the mask is clamped to [0, 1] at each step.
         part: name of the diffusion model in the container.
         amp: bfloat16 autocast for it.
         compile: ``torch.compile`` for it.
@@ -164,7 +164,8 @@ class DiffusionSegmenter(Segmenter):
         if self.sampler == "ddpm":
             return sample(model, shape, self.schedule, image, generators, progress=progress)
         noise, highest = randn_like(image.new_empty(shape), generators), self.schedule.num_train_timesteps
-        return decode(with_condition(model, image), noise, self.schedule, highest, progress=progress)
+        bounds = (0.0, 1.0)  # of masks
+        return decode(with_condition(model, image), noise, self.schedule, highest, bounds=bounds, progress=progress)
 
     @property
     def num_steps(self) -> int:

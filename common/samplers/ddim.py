@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..schedulers import NoiseSchedule
 from .guidance import Guide, total_guidance
-from .noise import Generators, NoisePredictor, randn_like
+from .noise import Bounds, Generators, NoisePredictor, randn_like
 
 INDEX_MODES = ("paper", "paired", "authors")
 CLIP_MODES = ("none", "authors")
@@ -137,6 +137,7 @@ def decode(
     guidance: Guide | Sequence[Guide] | None = None,
     index_mode: str = "paper",
     clip_mode: str = "none",
+    bounds: Bounds = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Tensor:
     """Carry latents back to images, towards what the guides want.
@@ -151,6 +152,7 @@ def decode(
         guidance: the gradients of several guides are added up; None leads back to the image that was encoded.
         index_mode: see ``decoding_levels``.
         clip_mode: see ``predict_noise``.
+        bounds: see ``ddim_step``; a latent that is drawn as noise, at the end of the schedule, needs those of images.
         progress: see ``encode``.
 
     Returns:
@@ -172,7 +174,7 @@ def decode(
     x_t = latent
     for level, next_level in progress(list(pairwise(levels))):
         epsilon = predict_noise(model, x_t, level, schedule, guides, clip_mode)
-        x_t = ddim_step(x_t, epsilon, level, next_level, schedule)
+        x_t = ddim_step(x_t, epsilon, level, next_level, schedule, bounds)
     return x_t
 
 
@@ -214,9 +216,23 @@ def predict_noise(
     return epsilon
 
 
-def ddim_step(x_t: Tensor, epsilon: Tensor, level: int, next_level: int, schedule: NoiseSchedule) -> Tensor:
-    """Return images of another level with the same noise (Song et al. 2021, Eq. 12 with sigma 0)."""
+def ddim_step(
+    x_t: Tensor, epsilon: Tensor, level: int, next_level: int, schedule: NoiseSchedule, bounds: Bounds = None
+) -> Tensor:
+    """Return images of another level with the same noise (Song et al. 2021, Eq. 12 with sigma 0).
+
+    Args:
+        x_t: shape (B, C, *spatial).
+        epsilon: the noise in them.
+        level: of ``x_t``, see ``encoding_levels``.
+        next_level: of the result.
+        schedule: with tables on the device of ``x_t``.
+        bounds: the clean image's estimate is clamped to them ("static thresholding", Saharia et al. 2022, section 2.3):
+            at the end of a linear schedule it has 160 times the error of the noise. The noise stays as it is predicted,
+            as in MONAI's scheduler; computed anew from the clamped image, it would carry on what was cut off.
+    """
     x_0 = schedule.predict_x_0(x_t, epsilon, level - 1) if level > 0 else x_t
+    x_0 = x_0.clamp(*bounds) if bounds else x_0
     return schedule.add_noise(x_0, epsilon, next_level - 1) if next_level > 0 else x_0
 
 

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN, GaussianModel, TinyUNet, healthy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.samplers.ddim import (
     ddim_step,
@@ -65,6 +67,31 @@ def test_the_round_trip_of_a_gaussian_has_the_discretisations_error(num_inferenc
     latent = encode(model, image, schedule, 500)
     error = (decode(model, latent, schedule, 500) - image).square().mean().sqrt().item()
     assert error == pytest.approx(rms, rel=0.02)
+
+
+def test_what_is_beyond_the_bounds_is_clamped_and_the_noise_stays(tiny_unet):
+    schedule, noise = NoiseSchedule(1000), torch.roll(tiny_unet.noise, 1, dims=-1)
+    clean = schedule.predict_x_0(tiny_unet.noise, noise, 799)
+    moved = ddim_step(tiny_unet.noise, noise, 800, 700, schedule, (0.0, 1.0))
+    assert clean.min() < 0
+    assert clean.max() > 1
+    torch.testing.assert_close(moved, schedule.add_noise(clean.clamp(0, 1), noise, 699), rtol=0, atol=0)
+
+
+@given(share=st.floats(-0.03, 0.03))
+def test_whatever_part_of_the_noise_a_model_misses_images_stay_within_bounds(share):
+    schedule = NoiseSchedule(1000, num_inference_steps=20)
+    noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    image = decode(lambda x_t, timesteps: (1 + share) * x_t, noise, schedule, 1000, bounds=(0.0, 1.0))
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_bounds_that_hold_all_images_change_nothing():
+    model, image = gaussian(100)
+    schedule, noise = NoiseSchedule(1000, num_inference_steps=50), torch.randn_like(image)
+    within = decode(model, noise, schedule, 1000, bounds=(-1.0, 2.0))
+    torch.testing.assert_close(within, decode(model, noise, schedule, 1000), rtol=0, atol=0)
 
 
 def test_heuns_encoder_is_of_second_order():
