@@ -16,6 +16,9 @@ from .files import replacing
 FITTED = "threshold"
 """Buffers whose names begin so are NaN until they are fitted; no other weights are."""
 
+SETTINGS = "threshold_settings"
+"""Weights that those of old versions do not have: what a threshold was fitted with, see ``NetworkParts``."""
+
 
 def refuse_other_weights(module: nn.Module, keys: _IncompatibleKeys) -> None:
     """Raise for missing or unknown keys and for NaN; a post hook of ``load_state_dict``, which nothing silences.
@@ -122,6 +125,8 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
         raise ValueError(
             f"{path}: expected weights of {', '.join(sorted(absent))} too, got none: train them, or set model_path."
         )
+    if SETTINGS not in theirs:
+        state.pop(SETTINGS, None)
     for name, value in state.items():
         if name.split(".")[0] in leave_out:
             continue

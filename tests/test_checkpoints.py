@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.checkpoints import load_parts, read_weights, refuse_other_weights, save_atomically
+from common.networks.parts import NetworkParts
 
 
 class Interrupts:
@@ -200,6 +201,22 @@ def test_beside_a_part_that_is_left_out_the_others_are_loaded(tmp_path):
     published, module = network(size=7), network()
     load_parts(module, saved(tmp_path / "model.pt", published), leave_out=["diffusion"])
     assert torch.equal(module["organ"].weight, published["organ"].weight)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [({"noise_level": 300}, {}), ({}, {"noise_level": 300})])
+def test_what_a_threshold_was_fitted_with_becomes_what_the_file_says(tmp_path, theirs, ours):
+    published, module = (NetworkParts("diffusion", diffusion=nn.Linear(2, 2)) for _ in range(2))
+    published.set_threshold(1.0, theirs)
+    module.set_threshold(2.0, ours)
+    load_parts(module, saved(tmp_path / "model.pt", published))
+    assert (module.threshold, module.fitted_with) == (1, theirs)
+
+
+def test_weights_of_old_versions_are_loaded(tmp_path):
+    published, module = (NetworkParts("diffusion", diffusion=nn.Linear(2, 2)) for _ in range(2))
+    module.set_threshold(2.0, {"noise_level": 300})
+    load_parts(module, saved(tmp_path / "model.pt", published, threshold_settings=None))
+    assert module.fitted_with == {}
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ class ConditionDifferenceTranslator(Translator):
         """The steps that differences are summed over."""
         return self.num_difference_steps
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Where the steps begin, how many there are, and what is different in the two ways."""
+        names = ("noise_level", "num_difference_steps", "tau", "guidance_scale")
+        return {name: getattr(self, name) for name in names}
+
 
 class ScaledDifference:
     """The map of a difference: summed over channels, then scaled, so that its range in the organ is [0, 1].

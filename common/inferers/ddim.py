@@ -138,3 +138,9 @@ class DdimTranslator(Translator):
     def num_steps(self) -> int:
         """The steps of encoding and decoding."""
         return 2 * self.steps(self.noise_level)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Steps of the whole schedule, how far up it is followed, and the scale of the guidance."""
+        steps = {"num_inference_steps": len(self.schedule), "noise_level": self.noise_level}
+        return {**steps, "guidance_scale": self.guidance_scale}

@@ -96,6 +96,11 @@ class InpaintingInferer(SlicewiseInferer):
         )
         self.inpainter, self.window, self.hole, self.median_radius = inpainter, window, hole, median_radius
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Numbers that the values of a map depend on."""
+        return {**self.inpainter.settings, **super().settings, "median_radius": self.median_radius}
+
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return map, healthy image, mask and organ of one image, shape (4, X, Y[, Z])."""
 

@@ -1,6 +1,7 @@
 """Holes filled by a diffusion model of healthy images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -70,3 +71,9 @@ class RepaintInpainter(Inpainter):
     def num_steps(self) -> int:
         """The transitions of a batch."""
         return len(jump_schedule(len(self.schedule), self.jump_length, self.num_resamples)) - 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The steps of RePaint, and what the fillings are held to."""
+        steps = {"num_inference_steps": len(self.schedule), "jump_length": self.jump_length}
+        return {**steps, "num_resamples": self.num_resamples, "fill_range": self.fill_range}

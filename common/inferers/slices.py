@@ -37,6 +37,11 @@ class Stepwise:
         """By how much a bar moves on for a batch: the steps that are handed to ``progress``, or 1 without any."""
         return 1
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Numbers of steps, levels and scales that the values of a map depend on, by the names of keys."""
+        return {}
+
 
 class SlicewiseInferer(Inferer):
     """Examine images one after another; what is looked for is left to subclasses.
@@ -172,6 +177,11 @@ class SlicewiseInferer(Inferer):
         with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
         return per_slice(_largest_without_holes, finite(logits)[..., :x, :y] > 0)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Numbers that the values of a map depend on, by the names of keys; a threshold is kept with them."""
+        return {"num_samples": self.num_samples}
 
     def mask_threshold(self, network: nn.Module) -> float:
         """Return the threshold that came with the weights, or the key's."""

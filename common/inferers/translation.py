@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +117,11 @@ class TranslationInferer(SlicewiseInferer):
     def channels(self) -> tuple[str, ...]:
         """Map, translated image, binary lesions, binary organ, probability of disease in each slice."""
         return ("anomaly", *[self.version] * self.grid.num_channels, "mask", "organ", "probability")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Numbers that the values of a map depend on."""
+        return {**self.translator.settings, **super().settings, "median_radius": self.median_radius}
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return the ``channels`` of one image."""

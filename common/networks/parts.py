@@ -1,12 +1,18 @@
 """Several networks in one checkpoint."""
 
+import json
+from collections.abc import Mapping
 from copy import copy
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import refuse_other_weights
+from ..checkpoints import SETTINGS, refuse_other_weights
+
+SETTINGS_LENGTH = 512
+"""Bytes that are kept for the settings of a threshold."""
 
 
 class NetworkParts(nn.Module):
@@ -17,6 +23,8 @@ class NetworkParts(nn.Module):
 
     Attributes:
         threshold: of the anomaly map, in its unit, fitted on validation cases; NaN until then. Part of the weights.
+        threshold_settings: what ``fitted_with`` returns, as the bytes of a padded text, since weights are tensors whose
+            sizes loaders compare. Part of the weights, but for those of old versions.
 
     Args:
         main: name of the part that ``forward`` runs.
@@ -28,10 +36,11 @@ class NetworkParts(nn.Module):
     Example:
         >>> network = NetworkParts("autoencoder", autoencoder=nn.Identity(), classifier=nn.Linear(4, 2))
         >>> sorted(network.state_dict())
-        ['classifier.bias', 'classifier.weight', 'threshold']
+        ['classifier.bias', 'classifier.weight', 'threshold', 'threshold_settings']
     """
 
     threshold: Tensor
+    threshold_settings: Tensor
 
     def __init__(self, main: str, **parts: nn.Module | None) -> None:
         super().__init__()
@@ -43,7 +52,22 @@ class NetworkParts(nn.Module):
         for name, part in parts.items():
             self.add_module(name, part)
         self.register_buffer("threshold", torch.tensor(float("nan")))
+        self.register_buffer(SETTINGS, _as_bytes({}))
         self.register_load_state_dict_post_hook(refuse_other_weights)
+
+    @property
+    def fitted_with(self) -> dict[str, Any]:
+        """Numbers that the threshold was fitted with, by the names of keys; none where the weights do not tell."""
+        return json.loads(bytes(self.threshold_settings.tolist()))
+
+    def set_threshold(self, threshold: float, settings: Mapping[str, Any]) -> None:
+        """Set the threshold, and what it was fitted with."""
+        self.threshold.fill_(threshold)
+        self.threshold_settings.copy_(_as_bytes(settings))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(prefix + SETTINGS, _as_bytes({}))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return what the main part says of images: for checks and exports, not for use.
@@ -66,3 +90,7 @@ def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts
     other = copy(network)
     other._modules = {**network._modules, name: part}
     return other
+
+
+def _as_bytes(settings: Mapping[str, Any]) -> Tensor:
+    return torch.tensor(list(json.dumps(settings).ljust(SETTINGS_LENGTH).encode()), dtype=torch.uint8)

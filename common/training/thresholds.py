@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from monai.engines import Evaluator
+from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from ..checkpoints import save_on_rank_0
@@ -11,22 +11,22 @@ from ..checkpoints import save_on_rank_0
 logger = logging.getLogger(__name__)
 
 
-def fit_threshold(evaluator: Evaluator, detection: Any, network: nn.Module) -> None:
+def fit_threshold(evaluator: SupervisedEvaluator, detection: Any, network: nn.Module) -> None:
     """Set the threshold of a container to the one that ``Detection`` fits to an evaluator's cases.
 
     Args:
-        evaluator: of labelled validation cases.
+        evaluator: of labelled validation cases; its inferer tells the ``settings`` that are kept with the threshold.
         detection: its handler ``Detection``.
-        network: container with the buffer ``threshold``, NaN before.
+        network: the container.
     """
     evaluator.run()
     try:
-        _set_threshold(network, detection.fitted_threshold)
+        _set_threshold(network, detection.fitted_threshold, evaluator.inferer)
     except ValueError as error:
         logger.warning(error)
 
 
-def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path: str) -> None:
+def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path: str, inferer: Any) -> None:
     """Store the threshold that an evaluation fitted in the published weights.
 
     Args:
@@ -34,18 +34,19 @@ def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path:
         detection: handler ``Detection`` of the evaluation.
         network: container with the weights that were evaluated.
         model_path: file that is rewritten.
+        inferer: of the evaluation, see ``fit_threshold``.
 
     Raises:
         ValueError: if no case had lesions.
     """
     if not fit:
         return
-    _set_threshold(network, detection.fitted_threshold)
+    _set_threshold(network, detection.fitted_threshold, inferer)
     save_on_rank_0(network.state_dict(), model_path)
 
 
-def _set_threshold(network: nn.Module, threshold: float) -> None:
+def _set_threshold(network: Any, threshold: float, inferer: Any) -> None:
     if threshold != threshold:
         raise ValueError("no validation case has lesions: the threshold of the masks was not fitted.")
-    network.get_buffer("threshold").fill_(threshold)
+    network.set_threshold(threshold, inferer.settings)
     logger.info(f"threshold of the masks: {threshold:.4g}, fitted on validation cases.")

@@ -9,6 +9,8 @@ from torch import nn
 from common.checkpoints import read_weights
 from common.networks.parts import NetworkParts, with_part
 
+FITTED_WITH = {"noise_level": 300, "guidance_scale": 0.95, "median_radius": [1, 1]}
+
 
 class TellsTimesteps(nn.Module):
     def forward(self, image, timesteps):
@@ -69,14 +71,15 @@ def test_a_main_part_that_is_not_there_is_refused():
 
 def test_a_part_can_be_left_out():
     network = container(organ=None)
-    assert set(network.state_dict()) == {"threshold"}
+    assert set(network.state_dict()) == {"threshold", "threshold_settings"}
     assert torch.equal(network(torch.ones(4, 3)), torch.ones(4, 3))
     with pytest.raises(ValueError, match=r"main must be one of \['organ'\], got 'diffusion'"):
         container(diffusion=None)
 
 
 def test_parts_keep_their_names_in_the_weights():
-    assert set(container().state_dict()) == {"organ.weight", "organ.bias", "threshold"}
+    names = set(container().state_dict())
+    assert names == {"organ.weight", "organ.bias", "threshold", "threshold_settings"}
 
 
 def test_there_is_no_threshold_until_one_is_fitted():
@@ -88,6 +91,24 @@ def test_the_threshold_comes_with_the_weights():
     fitted.threshold.fill_(12.5)
     other.load_state_dict(fitted.state_dict())
     assert other.threshold == 12.5
+
+
+def test_what_the_threshold_was_fitted_with_comes_with_the_weights():
+    fitted, other = container(), container()
+    fitted.set_threshold(12.5, FITTED_WITH)
+    other.load_state_dict(fitted.state_dict())
+    assert (other.threshold, other.fitted_with) == (12.5, FITTED_WITH)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("wrap", [nn.Identity(), nn.Sequential()], ids=["bare", "wrapped"])
+def test_weights_of_old_versions_do_not_say_what_their_threshold_was_fitted_with(wrap, strict):
+    old, network = container(), container()
+    network.set_threshold(12.5, FITTED_WITH)
+    del old.threshold_settings
+    theirs, ours = (nn.Sequential(each) if isinstance(wrap, nn.Sequential) else each for each in (old, network))
+    ours.load_state_dict(theirs.state_dict(), strict=strict)
+    assert network.fitted_with == {}
 
 
 def test_the_threshold_is_not_trained():
@@ -148,8 +169,8 @@ def test_the_other_parts_are_shared_not_copied():
 def test_the_threshold_is_shared():
     network = container()
     other = with_part(network, "diffusion", nn.Identity())
-    network.threshold.fill_(7.0)
-    assert other.threshold == 7
+    network.set_threshold(7.0, FITTED_WITH)
+    assert (other.threshold, other.fitted_with) == (7, FITTED_WITH)
 
 
 def test_a_container_with_another_part_refuses_other_weights_too():

@@ -13,7 +13,7 @@ class Inferer(Prepared):
     channels = CHANNELS
 
     def __init__(self, scale=1.0):
-        self.scale = scale
+        self.scale, self.settings = scale, {"scale": scale}
 
     def __call__(self, inputs, network):
         return self.scale * super().__call__(inputs, network)
@@ -38,9 +38,10 @@ def test_scores_and_pictures_of_validation_cases_go_to_tensorboard(task, tmp_pat
     assert set(events.Tags()["images"]) == {"a", "b"}
 
 
-def test_the_threshold_fits_what_the_full_inferer_finds(task, network):
+def test_the_threshold_fits_what_the_full_inferer_finds_and_is_kept_with_its_settings(task, network):
     task.fit_threshold()
     assert network.threshold == 60  # a lesion of 30, twice as high
+    assert network.fitted_with == {"scale": 2}
 
 
 def test_nothing_is_fitted_to_cases_without_lesions(tmp_path, network, caplog):

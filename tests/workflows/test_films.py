@@ -77,7 +77,7 @@ def test_classes_of_films_are_enough_to_train_and_to_evaluate(tmp_path):
     options = {"dataset_dir": data, "model_path": tmp_path / "model.pt"}
     assert_done(run_bundle(BUNDLE, "train", *OVERLAYS, output_dir=tmp_path / "train", **options))
     weights = torch.load(options["model_path"], weights_only=True)
-    assert {name.split(".")[0] for name in weights} == {"diffusion", "classifier", "threshold"}
+    assert {name.split(".")[0] for name in weights} == {"diffusion", "classifier", "threshold", "threshold_settings"}
     assert weights["threshold"].isfinite()
 
     out = tmp_path / "tagged"
