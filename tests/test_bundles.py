@@ -13,9 +13,10 @@ from monai.bundle import ConfigParser, load
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.transforms import LoadImage
 
-from ci import ROOT, verify_bundle
+from ci import ROOT, bundle_parser, verify_bundle
 from ci.figures import named_in_code
 from ci.recipes import bundle_names, recipe_of
+from common.checkpoints import load_parts
 from common.data.files import CaseReader
 from common.files import RESULTS
 
@@ -279,6 +280,26 @@ def test_monai_loads_the_network_with_its_weights(bundle):
     assert all(
         torch.equal(value, weights[name]) for name, value in network.state_dict().items() if value.isfinite().all()
     )
+
+
+@bundles
+def test_the_threshold_of_the_weights_was_fitted_with_the_bundles_settings(bundle):
+    for overlay in verify_bundle.settings(bundle):
+        parser = bundle_parser(bundle.name, "inference", *filter(None, [overlay]))
+        network, inferer = (parser.get_parsed_content(name) for name in ("network_def", "inferer"))
+        load_parts(network, bundle / "models" / overlay / "model.pt")
+        fitted = network.threshold.isfinite()
+        assert network.fitted_with == (inferer.settings if fitted else {})
+        assert not inferer.threshold_warning(network)
+
+
+@bundles
+def test_a_threshold_is_kept_with_the_values_of_keys(bundle):
+    parser = bundle_parser(bundle.name, "inference")
+    settings = parser.get_parsed_content("inferer").settings
+    shared = settings.keys() & parser.config.keys()
+    assert {name: settings[name] for name in shared} == {name: parser.get_parsed_content(name) for name in shared}
+    assert len(shared) >= len(settings) - 1  # not every method draws several samples
 
 
 @bundles

@@ -35,6 +35,7 @@ OVERLAY_LEGEND = (
 class CaseReport:
     """Draw each case and write one page of the run.
 
+    What the evaluator's inferer has to say of the threshold of the masks, by ``threshold_warning``, stands at the top.
     A case that has no map, no mask or no organ is listed without a picture, with the ``probability`` of each class if
     the output has that, shape (K,). Beside a case stand the ``remarks`` on its files, see ``list_cases``.
 
@@ -101,12 +102,14 @@ class CaseReport:
     def _overlay(self, case: str) -> Path:
         return self.output_dir / case / f"{case}_overlay.png"
 
-    def _write(self) -> None:
+    def _write(self, engine: Any) -> None:
         rows = sorted(from_all_ranks(self.rows), key=lambda row: row["case"])
         self._drawn = sorted(from_all_ranks(self._drawn))
         failed = dict(from_all_ranks(list(self.failures.reasons.items()) if self.failures else []))
         if idist.get_rank() == 0:
-            write_page(self.output_dir / "report.html", self.title, self._sections(rows, failed), self.notice)
+            warn_of = getattr(engine.inferer, "threshold_warning", lambda network: "")
+            sections, warning = self._sections(rows, failed), warn_of(engine.network)
+            write_page(self.output_dir / "report.html", self.title, sections, self.notice, warning)
             logger.info(f"report: {self.output_dir / 'report.html'}")
 
     def _sections(self, rows: Sequence[Row], failed: Mapping[str, str]) -> list[Section]:

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -184,12 +184,26 @@ class SlicewiseInferer(Inferer):
         return {"num_samples": self.num_samples}
 
     def mask_threshold(self, network: nn.Module) -> float:
-        """Return the threshold that came with the weights, or the key's."""
-        fitted = float(getattr(network, "threshold", torch.tensor(float("nan"))))
-        if np.isfinite(fitted):
-            return fitted
-        logger.warning(f"the weights bring no threshold: masks are made with {self.threshold:g}.")
-        return self.threshold
+        """Return the threshold that came with the weights, or the key's, and say what is doubtful about it."""
+        if warning := self.threshold_warning(network):
+            logger.warning(warning)
+        fitted = _fitted_threshold(network)
+        return fitted if np.isfinite(fitted) else self.threshold
+
+    def threshold_warning(self, network: nn.Module) -> str:
+        """Return what is doubtful about the threshold of masks in a sentence, or nothing.
+
+        Args:
+            network: container with the ``threshold`` and what it was ``fitted_with``.
+        """
+        if not np.isfinite(_fitted_threshold(network)):
+            return f"the weights bring no threshold: masks are made with {self.threshold:g}."
+        theirs, ours = getattr(network, "fitted_with", {}), self.settings
+        others = [name for name in theirs if not np.array_equal(theirs[name], ours.get(name, np.nan))]
+        if not others:
+            return ""
+        fitted, here = (" and ".join(_told(name, settings) for name in others) for settings in (theirs, ours))
+        return f"the threshold was fitted with {fitted}; this run has {here}: the mask may be too small or too large."
 
 
 def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options: Any) -> Tensor:
@@ -197,6 +211,14 @@ def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options:
     arrays = [x[:, 0].movedim(0, -1).cpu().numpy() for x in slices]
     result = torch.from_numpy(np.ascontiguousarray(function(*arrays, **options)))
     return result.movedim(-1, 0)[:, None].to(slices[0].device)
+
+
+def _fitted_threshold(network: nn.Module) -> float:
+    return float(getattr(network, "threshold", np.nan))
+
+
+def _told(name: str, settings: Mapping[str, Any]) -> str:
+    return f"{name} {settings[name]}" if name in settings else f"no {name}"
 
 
 def _largest_without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -194,6 +194,10 @@ class TranslationInferer(SlicewiseInferer):
         timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
         return 1 - network.get_submodule(self.classifier)(image, timesteps).softmax(1)[:, 0]
 
+    def threshold_warning(self, network: nn.Module) -> str:
+        """Return what is doubtful about the weights' threshold, nothing where each slice has its own."""
+        return "" if self.otsu or self.relative_threshold is not None else super().threshold_warning(network)
+
     def threshold_of(self, anomaly: Tensor, organ: Tensor, network: nn.Module) -> float | Tensor:
         """Return where the mask begins, one value for all slices or one for each, shape (S, 1, 1, 1).
 

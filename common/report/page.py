@@ -51,7 +51,7 @@ class Section:
     pictures: Sequence[Picture] = field(default_factory=list)
 
 
-def write_page(path: str | Path, title: str, sections: Sequence[Section], notice: str = "") -> None:
+def write_page(path: str | Path, title: str, sections: Sequence[Section], notice: str = "", warning: str = "") -> None:
     """Write a page that needs nothing beside it.
 
     Args:
@@ -59,13 +59,18 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], notice
         title: of the page.
         sections: in order; empty ones are left out.
         notice: said first, in a box.
+        warning: said next, in a box.
     """
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["cell"] = format_cell
     shown = [s for s in sections if s.text or s.rows or s.pictures]
     text = environment.get_template("page.html").render(
-        title=title, sections=shown, notice=notice, made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        title=title,
+        sections=shown,
+        notice=notice,
+        warning=warning,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(path, text)
 

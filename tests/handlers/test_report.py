@@ -146,6 +146,7 @@ def test_the_page_names_cases_failures_and_parameters_as_text(report):
     for words in ("Title", "Notice", "a &lt;b&gt; &amp; c", "there is &lt;no&gt; organ", "<td>seed</td>"):
         assert words in text
     assert NAME not in text
+    assert "Warning" not in text
 
 
 def test_the_page_holds_the_picture_of_each_case_and_three_of_curves(report):
@@ -203,6 +204,24 @@ def test_a_case_that_lacks_an_image_stands_beside_others_without_a_picture(tmp_p
 class FindsNothing:
     def __call__(self, inputs, network):
         raise ValueError("there is no organ")
+
+
+class Doubtful(Prepared):
+    def threshold_warning(self, network):
+        return "the threshold is <not> that of this run."
+
+
+def test_what_is_doubtful_about_the_threshold_stands_at_the_top(tmp_path):
+    SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset([item()]), batch_size=1),
+        network=nn.Identity(),
+        inferer=Doubtful(),
+        postprocessing=SplitChannelsd("pred", CHANNELS),
+        val_handlers=[CaseReport(str(tmp_path), "Title", "Notice")],
+    ).run()
+    top = (tmp_path / "report.html").read_text(encoding="utf-8").partition("<h2>")[0]
+    assert "the threshold is &lt;not&gt; that of this run." in top
 
 
 def test_if_no_case_could_be_done_the_page_says_why(tmp_path):

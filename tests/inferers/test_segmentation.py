@@ -71,6 +71,8 @@ def test_ddim_draws_the_first_noise_alone(network, image):
 def test_a_segmentation_of_no_region_is_refused():
     with pytest.raises(ValueError, match="num_regions must be >= 1, got 0"):
         diffusion(num_regions=0)
+
+
 class BrightFarBeyondMasks(nn.Module):
     """The exact noise predictor where values are about 9, as a network's may be that errs by little of the noise."""
 

@@ -139,6 +139,45 @@ def test_the_mask_can_be_a_share_of_the_highest_value_in_the_slice(network):
     assert torch.equal(result["mask"] > 0, (result["anomaly"] >= 0.5 * highest) & (result["organ"] > 0))
 
 
+FITTED_WITH = {
+    "num_inference_steps": 20,
+    "noise_level": 50,
+    "guidance_scale": 5.0,
+    "num_samples": 1,
+    "median_radius": 0,
+}
+
+
+def test_a_run_with_other_settings_than_the_thresholds_says_so(network, caplog):
+    network.set_threshold(0.1, {**FITTED_WITH, "num_inference_steps": 100, "guidance_scale": 30.0})
+    ddim(guidance_scale=5.0)(brain(), network)
+    assert [record.message for record in caplog.records] == [
+        "the threshold was fitted with num_inference_steps 100 and guidance_scale 30.0; this run has "
+        "num_inference_steps 20 and guidance_scale 5.0: the mask may be too small or too large."
+    ]
+
+
+@pytest.mark.parametrize("fitted_with", [FITTED_WITH, {}], ids=["the same", "not told"])
+def test_a_run_with_the_settings_of_the_threshold_says_nothing_of_it(network, caplog, fitted_with):
+    network.set_threshold(0.1, fitted_with)
+    ddim(guidance_scale=5.0)(brain(), network)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("own", [{"otsu": True}, {"relative_threshold": 0.5}], ids=["otsu", "relative"])
+def test_where_each_slice_has_its_own_threshold_nothing_is_said_of_the_weights(network, caplog, own):
+    network.set_threshold(0.1, {"noise_level": 300})
+    inferer = ddim(**own)
+    inferer(brain(), network)
+    assert not caplog.records
+    assert not inferer.threshold_warning(network)
+
+
+def test_what_another_method_does_not_have_is_said(network):
+    network.set_threshold(0.1, {"noise_level": 300})
+    assert "this run has no noise_level" in copying().threshold_warning(network)
+
+
 def test_a_slice_that_does_not_change_has_no_mask_at_any_share(network):
     inferer = copying(relative_threshold=0.5)
     assert not maps(inferer(brain(), network))["mask"].any()

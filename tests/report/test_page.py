@@ -42,7 +42,7 @@ def full_section(text):
 @pytest.fixture
 def hostile(tmp_path):
     """A page on which everything that can be called something is called something hostile."""
-    write_page(tmp_path / "report.html", HOSTILE, [full_section(HOSTILE)], notice=HOSTILE)
+    write_page(tmp_path / "report.html", HOSTILE, [full_section(HOSTILE)], notice=HOSTILE, warning=HOSTILE)
     return tmp_path / "report.html"
 
 
