@@ -139,10 +139,13 @@ class Training:
             dataset: items.
             shuffle: for training; processes then all have the same number of items.
         """
-        order: dict[str, Any] = {"shuffle": shuffle}
+        order: dict[str, Any] = {"shuffle": shuffle and len(dataset) > 0}  # where there is nothing, the stage says so
         if idist.get_world_size() > 1:
             order = {"sampler": DistributedSampler(dataset, even_divisible=shuffle, shuffle=shuffle, seed=self.seed)}
         return DataLoader(dataset, self.num_workers, batch_size=self.volumes_per_batch, **order)
+
+
+NEEDS = "anything to learn from"
 
 
 class Stage:
@@ -165,6 +168,7 @@ class Stage:
         postprocessing: of what is validated, applied to whole batches.
         key_metric: name of a metric that chooses the epoch by its highest value instead of the loss, and what makes it.
         metrics: further ones, by name what makes them.
+        needs: see ``run_stage``.
     """
 
     def __init__(
@@ -182,7 +186,9 @@ class Stage:
         postprocessing: Any = None,
         key_metric: Mapping[str, Callable[..., Any]] | None = None,
         metrics: Mapping[str, Callable[..., Any]] | None = None,
+        needs: str = NEEDS,
     ) -> None:
+        self.needs = needs
         self.part, self.network, self.training = part, network, training
         self.lr_scheduler: Any
         module = training.distributed(network.get_submodule(part))
@@ -237,6 +243,7 @@ class Stage:
             self.training,
             self.ema,
             keep=self.training.train_parts == "auto",
+            needs=self.needs,
         )
 
 
@@ -250,6 +257,7 @@ def run_stage(
     ema: EMAHandler | None = None,
     keep: bool = False,
     calibrate: Callable[[], None] | None = None,
+    needs: str = NEEDS,
 ) -> None:
     """Train parts of ``network`` and publish their best weights; the others stay as they are in the published file.
 
@@ -270,11 +278,12 @@ def run_stage(
             ``ModuleDict`` that ``trained_parts`` makes of them.
         keep: do not train what ``model_path`` already holds.
         calibrate: called at the end, with the best weights in ``network``, before they are published.
+        needs: what a case must have, in words, for the error where none has it.
 
     Raises:
-        ValueError: if the run would never validate, or never did, a validation has no score, the checkpoint of a
-            training that is resumed cannot be read, its best epoch is missing or it was another training, or the
-            weights at ``model_path`` do not fit the other parts.
+        ValueError: if there are no cases, the run would never validate, or never did, a validation has no score, the
+            checkpoint of a training that is resumed cannot be read, its best epoch is missing or it was another
+            training, or the weights at ``model_path`` do not fit the other parts.
         RuntimeError: if another training uses the same folder or file.
     """
     parts, model_path = ensure_tuple(part), training.model_path
@@ -284,10 +293,6 @@ def run_stage(
             f"val_interval ({training.val_interval}) must be <= max_epochs ({trainer.state.max_epochs}) of {name}: "
             "no validation, no best weights."
         )
-    engine: Any
-    for engine, kind in ((trainer, "training"), (evaluator, "validation")):
-        if len(engine.data_loader) == 0:
-            raise ValueError(f"{name}: expected {kind} cases that this stage can use, got none.")
     training.take_folder()
     published = read_weights(model_path, parts) if Path(model_path).is_file() else {}
     held = parts_of(published)
@@ -301,6 +306,10 @@ def run_stage(
         logger.info(f"{name}: kept as it is in {model_path}; --train_parts all trains it again.")
         return
 
+    engine: Any
+    for engine, kind in ((trainer, "training"), (evaluator, "validation")):
+        if len(engine.data_loader) == 0:
+            raise ValueError(f"{name}: expected {kind} cases with {needs}, got none.")
     training.begin(name, network)
     keep_checkpoints(trainer, evaluator, lr_scheduler, module, name, training, ema)
     trainer.run()

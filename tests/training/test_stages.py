@@ -94,7 +94,7 @@ def test_a_stage_trains_its_part_and_publishes_it_beside_those_that_are_publishe
 
 def test_a_part_that_no_stage_has_trained_is_not_published(tmp_path):
     stage(tmp_path, container(), part="first")
-    assert set(weights(tmp_path)) == {"first.weight", "first.bias", "threshold"}
+    assert set(weights(tmp_path)) == {"first.weight", "first.bias", "threshold", "threshold_settings"}
     with pytest.raises(ValueError, match=r"model.pt: expected weights of second too, got none: train them"):
         load_parts(container(), tmp_path / "model.pt")
 
@@ -429,6 +429,17 @@ def test_a_stage_of_a_config_trains_its_part_to_its_best_loss(tmp_path):
     assert set(stage.evaluator.state.metrics) == {"second_val_loss", "distance"}
     events = EventAccumulator(str(tmp_path)).Reload()
     assert {"second_loss", "second_val_loss", "distance"} <= set(events.Tags()["scalars"])
+
+
+def test_a_stage_without_cases_says_what_they_need(tmp_path):
+    empty = copying(tmp_path, container(), cases="", needs="an organ mask")
+    with pytest.raises(ValueError, match="second: expected training cases with an organ mask, got none"):
+        empty.train()
+
+
+def test_a_stage_that_is_kept_needs_no_cases(tmp_path):
+    copying(tmp_path, container()).train()
+    copying(tmp_path, container(), cases="", settings={"train_parts": "auto"}).train()
 
 
 def test_its_learning_rate_falls_along_a_cosine(tmp_path):
