@@ -136,10 +136,8 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from common.files import locked
 with locked(sys.argv[2], "in use"):
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-    print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
