@@ -5,8 +5,9 @@ import json
 
 import nibabel as nib
 import numpy as np
-from dicom_series import write_series
 from PIL import Image
+
+from ci.dicom_series import write_series
 
 SHAPE = (6, 5, 4)
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_series import write_series
 from PIL import Image
 
+from ci.dicom_series import write_series
 from common.data import cases
 from common.data.cases import list_cases, shard, with_both_classes
 from common.files import BadFileError, Failures

@@ -2,7 +2,6 @@ import sys
 
 import numpy as np
 import pytest
-from dicom_series import write_series
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.orientations import aff2axcodes
 from pydicom import dcmread
@@ -10,6 +9,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import BasicTextSRStorage, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
+from ci.dicom_series import write_series
 from common.data.checks import BadFileError
 from common.data.dicom import patient_of, read_series, series_in
 

@@ -2,7 +2,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from dicom_series import write_series
 from monai.data import MetaTensor, NibabelWriter
 from monai.transforms import (
     Compose,
@@ -18,6 +17,7 @@ from nibabel.affines import from_matvec
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from ci.dicom_series import write_series
 from common.data.dicom import read_series
 from common.data.files import CaseReader, CaseWriter, FitCased, LoadCased, SaveMapsd
 from common.files import BadFileError

@@ -5,9 +5,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_series import write_series
 from PIL import Image
 
+from ci.dicom_series import write_series
 from ci.recipes import bundle_names
 from common.data.listing import RESULT_NAMES, found_items
 from common.sequences import SEQUENCES

@@ -9,8 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_series import write_series
 
+from ci.dicom_series import write_series
 from common.data.cases import list_cases
 from common.data.prepare import SliceCounts, count_slices, main, prepare, split_patients
 from common.data.sources import SOURCES

@@ -4,8 +4,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_series import write_series
 
+from ci.dicom_series import write_series
 from common.data.checks import BadFileError
 from common.data.sources import liver
 from common.data.sources.liver import find_dicom, find_ircad, find_lits, find_msd_liver, find_nifti
