@@ -216,15 +216,21 @@ def _read_slice(path: Path, hu: bool, other: Callable[[Path], NDArray[np.float32
         _refuse_other_images(data, path, hu)
         orientation = np.array(data.ImageOrientationPatient, dtype=float).reshape(2, 3)
         # PixelSpacing is the distance of rows, then of columns; the first axis here runs along a row.
-        spacing = np.array(data.PixelSpacing, dtype=float)[::-1, None]
-        position = np.array(data.ImagePositionPatient, dtype=float)
+        spacing = np.array(data.PixelSpacing, dtype=float).reshape(2)[::-1, None]
+        position = np.array(data.ImagePositionPatient, dtype=float).reshape(3)
+        thickness = float(data.get("SliceThickness") or 1)
+        slope, intercept = (float(data.RescaleSlope), float(data.RescaleIntercept)) if hu else (1.0, 0.0)
         pixels = data.pixel_array.T if other is None else other(path)
         if hu:
-            pixels = pixels * float(data.RescaleSlope) + float(data.RescaleIntercept)
-        thickness = float(data.get("SliceThickness") or 1)
+            pixels = pixels * slope + intercept
     if pixels.shape != (data.Columns, data.Rows):
         size = f"{data.Columns} x {data.Rows}"
         raise BadFileError(f"{path}: expected pixels of its own size, {size}, in its place, got {pixels.shape}.")
+    numbers = [*position.tolist(), *spacing.ravel().tolist(), thickness, slope, intercept]
+    if not np.isfinite(numbers).all():
+        raise BadFileError(
+            f"{path}: expected a position, sizes and a rescale of finite numbers in the header, got {numbers}."
+        )
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3) or not (spacing > 0).all():
         raise BadFileError(
             f"{path}: expected an orientation of two unit vectors at right angles and a pixel spacing above 0 mm, "
