@@ -74,7 +74,7 @@ def read_image(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float6
             raise BadFileError(f"{path}: expected at most {MAX_VOXELS} voxels, got {size}.")
         affine = affine_of(image)
         voxels = np.asanyarray(image.dataobj)
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             _read_to_the_end(path)
     except BadFileError:
         raise

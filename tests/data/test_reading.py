@@ -111,10 +111,11 @@ def test_a_malformed_header_is_refused_without_compression_too(tmp_path, name):
         read_nifti(tmp_path / "a.nii")
 
 
-def test_voxels_that_do_not_agree_with_the_check_sum_are_refused(tmp_path):
-    write_flipped_byte(tmp_path / "a.nii.gz", -100, compresslevel=0)  # so that every code can be unpacked
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ"])
+def test_voxels_that_do_not_agree_with_the_check_sum_are_refused(tmp_path, name):
+    write_flipped_byte(tmp_path / name, -100, compresslevel=0)  # so that every code can be unpacked
     with pytest.raises(BadFileError, match=UNREADABLE):
-        read_nifti(tmp_path / "a.nii.gz")
+        read_nifti(tmp_path / name)
 
 
 def test_an_unknown_type_of_voxels_is_refused(tmp_path):
