@@ -92,13 +92,16 @@ def read_image(path: str | Path) -> tuple[NDArray[np.float32], NDArray[np.float6
 
 
 def affine_of(image: Any) -> NDArray[np.float64]:
-    """Return the affine of a NIfTI image: the sform, or the qform where that alone agrees with the voxel sizes."""
+    """Return the affine of a NIfTI image: the sform, or the qform where that alone agrees with the voxel sizes.
+
+    Sizes of 1 mm agree with nothing, as they are what a writer puts that knows none.
+    """
     header, affine = image.header, np.asarray(image.affine, dtype=np.float64)
     if "qform_code" not in header or not (header["qform_code"] and header["sform_code"]):
         return affine
-    sizes, qform = header.get_zooms()[:3], header.get_qform()
-    fits = [np.allclose(sizes, np.linalg.norm(form[:3, : len(sizes)], axis=0)) for form in (affine, qform)]
-    return qform if fits == [False, True] and np.isfinite(affine).all() else affine
+    said, sizes = np.array(header.get_zooms()[:3], dtype=float), _sizes_mm(image, affine)
+    unknown = np.allclose(said, 1) and not np.allclose(said, sizes, rtol=0.05)
+    return affine if unknown or np.allclose(said, sizes) or not np.isfinite(affine).all() else header.get_qform()
 
 
 def unusual_header(path: str | Path) -> list[str]:
@@ -110,13 +113,22 @@ def unusual_header(path: str | Path) -> list[str]:
     unit = header.get_xyzt_units()[0] if hasattr(header, "get_xyzt_units") else "mm"
     if unit not in ("mm", "unknown"):
         clauses.append(f"its header gives sizes in {unit}, which are taken for mm")
-    said = np.array(header.get_zooms()[:3], dtype=float)
-    sizes = np.linalg.norm(affine_of(image)[:3, : len(said)], axis=0)
-    if not np.allclose(said, sizes, rtol=0.05):
-        clauses.append(f"its header says voxels of {in_mm(said)} and of {in_mm(sizes)}, of which the latter are taken")
+    said, own = np.array(header.get_zooms()[:3], dtype=float), _sizes_mm(image, image.affine)
+    sizes = _sizes_mm(image, affine_of(image))
+    for others in [said] if np.allclose(own, 1) else [said, own]:  # an sform of 1 mm has lost them
+        if not np.allclose(others, sizes, rtol=0.05):
+            clauses.append(
+                f"its header says voxels of {in_mm(others)} and of {in_mm(sizes)}, of which the latter are taken"
+            )
     if (sizes < SIZES_MM[0]).any() or (sizes > SIZES_MM[1]).any():
         clauses.append(f"its voxels are {in_mm(sizes)}, which no scanner for people makes")
     return clauses
+
+
+def _sizes_mm(image: Any, affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sizes of voxels along an image's axes, three at the most, that an affine gives."""
+    sizes: NDArray[np.float64] = np.linalg.norm(affine[:3, : len(image.header.get_zooms()[:3])], axis=0)
+    return sizes
 
 
 def in_mm(sizes: Sequence[float] | NDArray[np.float64]) -> str:

@@ -294,6 +294,20 @@ def test_where_the_sform_has_lost_the_voxel_sizes_the_qform_is_taken(tmp_path):
     assert unusual_header(path) == []
 
 
+def test_where_the_voxel_sizes_are_lost_the_sform_is_taken_with_a_remark(tmp_path):
+    path = save_with_forms(tmp_path / "a.nii", TRUE, TRUE, pixdim=[1, 1, 1])
+    np.testing.assert_array_equal(read_nifti(path)[1], TRUE)
+    assert "says voxels of 1 x 1 x 1 mm and of 3 x 3 x 5 mm" in unusual_header(path)[0]
+
+
+def test_two_sizes_are_said_whichever_is_taken(tmp_path):
+    path = save_with_forms(tmp_path / "a.nii", TRUE, TRUE, pixdim=[2, 2, 2])
+    np.testing.assert_array_equal(read_nifti(path)[1], np.diag([2, 2, 2, 1]))
+    assert unusual_header(path) == [
+        "its header says voxels of 3 x 3 x 5 mm and of 2 x 2 x 2 mm, of which the latter are taken"
+    ]
+
+
 def test_an_sform_that_fits_the_voxel_sizes_is_taken(tmp_path):
     shifted = from_matvec(TRUE[:3, :3], [1, 2, 3])
     path = save_with_forms(tmp_path / "a.nii", shifted, TRUE)
