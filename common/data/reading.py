@@ -1,6 +1,7 @@
 """Reading one file, NIfTI or film: voxels and affine, the same for checks, preparation and loading."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,9 @@ def unusual_header(path: str | Path) -> list[str]:
             )
     if (sizes < SIZES_MM[0]).any() or (sizes > SIZES_MM[1]).any():
         clauses.append(f"its voxels are {in_mm(sizes)}, which no scanner for people makes")
+    last = image.dataobj.offset + image.dataobj.dtype.itemsize * int(np.prod(image.shape))
+    if "sform_code" in header and _length_of(Path(path)) > last:
+        clauses.append("its file goes on after the last voxel that its header tells of")
     return clauses
 
 
@@ -129,6 +133,15 @@ def _sizes_mm(image: Any, affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the sizes of voxels along an image's axes, three at the most, that an affine gives."""
     sizes: NDArray[np.float64] = np.linalg.norm(affine[:3, : len(image.header.get_zooms()[:3])], axis=0)
     return sizes
+
+
+def _length_of(path: Path) -> int:
+    """Return how many bytes a file has when it is unpacked, as gzip notes at its end."""
+    if path.suffix.lower() != ".gz":
+        return path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(), "little")
 
 
 def in_mm(sizes: Sequence[float] | NDArray[np.float64]) -> str:

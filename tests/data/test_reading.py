@@ -32,7 +32,7 @@ def save_with_header(path, position, layout, *values, voxels=CT):
     """Write a file that says something else in its header."""
     content = bytearray(nib.Nifti1Image(voxels, AFFINE).to_bytes())
     struct.pack_into(f"<{layout}", content, position, *values)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
 
 
 def write_cut_off(path):
@@ -306,6 +306,13 @@ def test_two_sizes_are_said_whichever_is_taken(tmp_path):
     assert unusual_header(path) == [
         "its header says voxels of 3 x 3 x 5 mm and of 2 x 2 x 2 mm, of which the latter are taken"
     ]
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.NII.GZ"])
+def test_a_file_that_goes_on_after_its_last_voxel_is_remarked_on(tmp_path, name):
+    save_with_header(tmp_path / name, DIM + 6, "h", 3)
+    (said,) = unusual_header(tmp_path / name)
+    assert "goes on after the last voxel" in said
 
 
 def test_an_sform_that_fits_the_voxel_sizes_is_taken(tmp_path):
