@@ -39,9 +39,10 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
         ", many of them between 700 and 1400, as if they were stored values without the rescale": (
             float(np.mean((voxels > 700) & (voxels < 1400))) > 0.2
         ),
-        # Next to air, tissue spreads from fat to contrast agent or bone; what lies closer together has been scaled.
+        # Next to air, tissue spreads from fat to contrast agent or bone, 180 HU or more in the scans tried, and at the
+        # edges by partial volume; what lies closer together has been scaled.
         ", in which nothing is as dark as air and all else is alike, as if they were scaled": (
-            low > -900 and len(tissue) < 0.9 * voxels.size and float(np.ptp(np.percentile(tissue, (2, 98)))) < 100
+            low > -900 and len(tissue) < 0.9 * voxels.size and float(np.ptp(np.percentile(tissue, (5, 95)))) < 120
         ),
     }
     for reason, holds in reasons.items():
@@ -54,12 +55,16 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
 
 def unusual_ct(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> list[str]:
     """Return what is to be warned of in a CT that can be used, a clause for each thing."""
-    tissue = voxels[(voxels > -300) & (voxels != voxels.min())]
+    low, tissue, dark = float(voxels.min()), voxels[(voxels > -300) & (voxels != voxels.min())], voxels[voxels < -150]
     middle = float(np.median(tissue)) if tissue.size else -1000.0
     clauses = _noise(voxels)
     if np.array_equal(affine, np.eye(4)):
         clauses.append("its affine is the identity, so its voxels of 1 mm are probably not their true size")
-    if voxels.min() >= 0:
+    if low == -128 and voxels.max() == 127:
+        clauses.append("its values end where those of 8 bits do, at -128 and 127, so others may have been wrapped")
+    if low > -900 and len(dark) > 0.1 * voxels.size and -850 < (air := float(np.median(dark))) < -460:
+        clauses.append(f"much of it has about {air:.0f} HU, which is neither air nor where windows end")
+    if low >= 0:
         clauses.append("nothing in it is below 0 HU: it is cropped to an organ, or on another scale")
     if not -150 < middle < 250:
         clauses.append(f"half of what is not air in it lies beyond {middle:.0f} HU, which is unlike soft tissue")

@@ -245,6 +245,7 @@ NO_HU = {
     "stored values without air": np.where(HU < -900, -3024, HU + 1000),
     "negated": -HU,
     "a quarter of HU": HU / 4,
+    "a third of HU, coarse": HU[::3, ::3] / 3,
     "wrapped to uint16": np.where(HU < 0, HU + 65536, HU),
     "scaled to a unit deviation": (HU - HU.mean()) / HU.std(),
     "8 bits": np.clip((HU + 160) / 400, 0, 1) * 255,
@@ -264,6 +265,18 @@ def noise(offset=0.0):
 def test_noise_is_remarked_on_in_any_modality():
     for unusual, image in ((unusual_ct, noise()), (unusual_mr, noise(900)), (unusual_film, noise()[..., 0])):
         assert any("looks like noise" in remark for remark in unusual(image, AFFINE))
+
+
+def test_half_of_hu_is_remarked_on_and_a_window_is_not():
+    said = unusual_ct(HU / 2, AFFINE)
+    assert [remark for remark in said if "about -500 HU, which is neither air nor where windows end" in remark]
+    assert unusual_ct(np.clip(HU, -450, 1050), AFFINE) == []
+
+
+def test_values_that_fill_8_bits_are_remarked_on():
+    bone = np.linspace(0, 1000, HU[30:34].size).reshape(HU[30:34].shape)
+    wrapped = np.concatenate([HU[:30], bone, HU[34:]]).astype(np.int8).astype(np.float32)
+    assert any("those of 8 bits" in remark for remark in unusual_ct(wrapped, AFFINE))
 
 
 def test_a_ct_of_bone_or_fat_alone_is_remarked_on():
