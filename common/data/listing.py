@@ -186,7 +186,7 @@ def _items_of_dataset(
         if not isinstance(listed, list):
             raise TypeError(f"{type(listed).__name__} in its place")
         items = [{"image": item} if isinstance(item, str) else dict(item) for item in listed]
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         reason = f"no {split!r}" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise ValueError(f"{path}: expected JSON with a list {split!r}, got {reason}.") from error
     refuse_other_labels(path, content.get("labels"), label_values, regions)

@@ -297,7 +297,7 @@ def test_a_file_of_the_data_set_that_is_not_there_is_named(tmp_path, key):
         listed(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\ufeffa", "[]", '{"training": []}'])
+@pytest.mark.parametrize("content", ["", "{", "\ufeffa", "[]", '{"training": []}', "[" * 100_000])
 def test_a_dataset_json_that_is_none_or_lacks_the_split_is_refused(tmp_path, content):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(ValueError, match=r"dataset.json: expected JSON with a list 'testing', got .*\.$"):
