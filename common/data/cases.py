@@ -219,7 +219,7 @@ def _check_mr(
     if len(images) != 1 and len(images) != len(expected):
         raise BadFileError(f"{first}: expected {', '.join(expected)} in {len(expected)} files or one, got {names}.")
     voxels, affine = read_image(first)
-    grid, remarks = voxels.shape[:3], unusual_header(first)
+    grid, remarks = voxels.shape[:3], [*unusual_header(first), *([item["doubt"]] if "doubt" in item else [])]
     if voxels.ndim > 3:
         if len(images) > 1 or voxels.ndim > 4:
             raise BadFileError(f"{first}: expected one volume, got {voxels.ndim} axes of {voxels.shape}.")

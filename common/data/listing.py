@@ -52,7 +52,8 @@ def found_items(
     if (source / "dataset.json").is_file():
         return _items_of_dataset(source / "dataset.json", split, sequences, label_values, regions)
     if source.is_file():
-        return [_named({**_with_masks(source), "case": image_stem(source)})]
+        item = {**_with_masks(source), "case": image_stem(source)}
+        return [_named(_with_sequences(item, sequences, None) if modality == "mr" and sequences else item)]
     found = _search(source, FILMS if modality == "xray" else NIFTI)
     if modality == "ct":
         items = [*map(_with_masks, found.images), *({"image": str(folder)} for folder in found.dicom)]
@@ -249,23 +250,41 @@ def _named_sequences(modality: Any) -> list[str | None] | None:
 def _with_sequences(
     item: dict[str, Any], sequences: Sequence[str], named: Sequence[str | None] | None
 ) -> dict[str, Any]:
-    """Return an item of ``dataset.json`` with those of its sequences that a run takes, in its order.
+    """Return an item with those of its sequences that a run takes, in its order.
 
-    What they are says the ``modality``, or the files' names, or else they are taken for all ``SEQUENCES`` in order.
+    What they are says the ``modality`` of ``dataset.json``, or the files' names, or else they are taken for all
+    ``SEQUENCES`` in order, with a ``doubt``. An item whose names say otherwise is ``refused``.
     """
-    images = item["image"]
-    if isinstance(images, str) or len(images) == 1:
-        # Of one file, the volumes are picked when it is loaded.
-        return {**item, "channels": [named.index(s) for s in sequences]} if named and len(named) > 1 else item
+    images = ensure_tuple(item["image"])
     told = [sequence_in(image_stem(image))[0] for image in images]
-    told_all = all(told) and len(set(told)) == len(told)
-    order = named if named and len(named) == len(images) else told if told_all else SEQUENCES
-    if named and told_all and list(order) != told:
-        said, names = ", ".join(map(str, order)), ", ".join(Path(image).name for image in images)
-        return {**item, "refused": f"{images[0]}: expected files of {said}, as modality has it, got {names}."}
+    if len(images) == 1:
+        if named and len(named) > 1:  # its volumes are picked when it is loaded
+            return {**item, "channels": [named.index(sequence) for sequence in sequences]}
+        other = not named and len(sequences) == 1 and not _agree(told, sequences)
+        return _refused(item, sequences) if other else item
+    if len(set(told)) == 1:
+        told = [None] * len(told)  # it is the name of a study or a patient that says so
+    by_name = all(told) and len(set(told)) == len(told)
+    order = named if named and len(named) == len(images) else told if by_name else SEQUENCES
     if len(order) != len(images) or not set(sequences) <= set(order):
         return item
-    return {**item, "image": [images[list(order).index(sequence)] for sequence in sequences]}
+    if not _agree(told, order):
+        return _refused(item, order)
+    doubt = f"its files are taken for {', '.join(SEQUENCES)}, as neither a modality in dataset.json nor their names say"
+    picked = {"image": [images[list(order).index(sequence)] for sequence in sequences]}
+    return {**item, **picked, **({"doubt": doubt} if order is SEQUENCES else {})}
+
+
+def _agree(told: Sequence[str | None], order: Sequence[str | None]) -> bool:
+    """Return whether no name tells another sequence than what is expected at its place."""
+    return all(None in pair or pair[0] == pair[1] for pair in zip(told, order, strict=True))
+
+
+def _refused(item: dict[str, Any], order: Sequence[str | None]) -> dict[str, Any]:
+    """Return an item with the sentence that its names say something else."""
+    images, expected = ensure_tuple(item["image"]), ", ".join(map(str, order))
+    names = ", ".join(Path(image).name for image in images)
+    return {**item, "refused": f"{images[0]}: expected {expected} in this order, got {names}."}
 
 
 def _with_masks(image: Path) -> dict[str, Any]:

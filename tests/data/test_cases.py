@@ -531,6 +531,16 @@ def test_a_head_without_all_sequences_or_on_several_grids_fails_alone(tmp_path):
     assert "expected volumes of t1, t1ce, t2, flair, got 2 volumes" in failures.reasons["two"]
 
 
+def test_a_doubt_about_the_order_of_files_is_said(tmp_path):
+    write_heads(tmp_path, "a_{}.nii.gz")
+    for number, sequence in enumerate(SEQUENCES):
+        (tmp_path / f"a_{sequence}.nii.gz").rename(tmp_path / f"{number}.nii.gz")
+    items = [{"image": [f"{number}.nii.gz" for number in range(4)], "case": "a"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"testing": items}))
+    (found,) = listed(tmp_path, modality="mr")
+    assert found["remarks"].startswith("its files are taken for t1, t1ce, t2, flair, as neither")
+
+
 def test_a_sequence_that_lies_there_twice_is_refused(tmp_path):
     write_heads(tmp_path, "a_{}.nii.gz", ("t1", "t1w"))
     with pytest.raises(BadFileError, match=r"a_t1w.nii.gz: expected one file of t1, got also .*a_t1.nii.gz\."):

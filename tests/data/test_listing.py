@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -145,7 +146,46 @@ def test_sequences_in_files_are_picked_by_modality_by_name_or_by_order(tmp_path)
 def test_names_that_contradict_the_modality_are_refused(tmp_path):
     items = [{"image": ["a_t1.nii", "a_flair.nii", "a_t1ce.nii", "a_t2.nii"], "case": "a"}]
     (item,) = found(write_json(tmp_path, items, modality=MSD), "mr", SEQUENCES)
-    assert "expected files of flair, t1, t1ce, t2, as modality has it, got a_t1.nii" in item["refused"]
+    assert "expected flair, t1, t1ce, t2 in this order, got a_t1.nii" in item["refused"]
+
+
+@pytest.mark.parametrize(
+    ("names", "sequences"),
+    [
+        (["a_t1.nii", "b_t1.nii", "a_t2.nii", "a_flair.nii"], SEQUENCES),
+        (["a_flair.nii", "1.nii", "2.nii", "3.nii"], SEQUENCES),
+        (["a_t1.nii"], ["flair"]),
+        ("a_t1.nii", ["flair"]),
+    ],
+)
+def test_a_name_that_is_out_of_its_place_is_refused(tmp_path, names, sequences):
+    (item,) = found(write_json(tmp_path, [{"image": names, "case": "a"}]), "mr", sequences)
+    assert re.search(r"nii: expected .*flair in this order, got a_|nii: expected flair in this order", item["refused"])
+
+
+def test_one_file_of_another_sequence_is_refused(tmp_path):
+    (item,) = found(touch(tmp_path, "a_t1.nii") / "a_t1.nii", "mr", ["flair"])
+    assert "a_t1.nii: expected flair in this order, got a_t1.nii" in item["refused"]
+
+
+def test_a_word_in_all_names_is_that_of_a_study(tmp_path):
+    (item,) = found(write_json(tmp_path, [{"image": [f"T1-study_{i}.nii" for i in range(4)]}]), "mr", SEQUENCES)
+    assert "refused" not in item
+
+
+@pytest.mark.parametrize(
+    ("names", "content", "doubted"),
+    [
+        ("0123", {}, True),
+        ("0123", {"modality": MSD}, False),
+        (["t1", "1", "t2", "3"], {}, True),
+        (SEQUENCES, {}, False),
+    ],
+)
+def test_files_that_nothing_names_are_taken_in_order_with_a_doubt(tmp_path, names, content, doubted):
+    items = [{"image": [f"a_{name}.nii" for name in names]}]
+    (item,) = found(write_json(tmp_path, items, **content), "mr", SEQUENCES)
+    assert ("doubt" in item) == doubted
 
 
 def test_a_modality_without_a_sequence_that_a_run_takes_is_refused(tmp_path):
