@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def _check_mr(
         picked = item.get("channels", range(len(expected)))
         if max(picked) >= voxels.shape[3] or ("channels" not in item and voxels.shape[3] != len(expected)):
             raise BadFileError(f"{first}: expected volumes of {', '.join(expected)}, got {voxels.shape[3]} volumes.")
-        channels = {f"volume {i}": voxels[..., i] for i in picked}
+        channels = [(f"volume {i}", voxels[..., i]) for i in picked]
         if "channels" not in item and sequences is not None:
             remarks.append(
                 f"its volumes are taken for {', '.join(expected)}, as no modality in dataset.json names them"
@@ -234,13 +235,18 @@ def _check_mr(
     elif len(images) != len(expected):
         raise BadFileError(f"{first}: expected {', '.join(expected)} in {len(expected)} files or one, got {names}.")
     else:
-        channels = {first.name: voxels}
-        channels |= {path.name: check_same_grid(grid, affine, path, first) for path in images[1:]}
+        twins = len({path.name for path in images}) < len(images)
+        shown = [f"{path.parent.name}/{path.name}" if twins else path.name for path in images]
+        others = [check_same_grid(grid, affine, path, first) for path in images[1:]]
+        channels = list(zip(shown, [voxels, *others], strict=True))
     unlike: dict[str, list[str]] = {}
-    for name, channel in channels.items():
-        check_mr(channel, first.with_name(name) if len(images) > 1 else first)
+    for i, (name, channel) in enumerate(channels):
+        check_mr(channel, images[i] if len(images) > 1 else first)
         for clause in [] if sequences is None else unusual_mr(channel, affine):
             unlike.setdefault(clause, []).append(name)
+    for (one, voxels), (other, same) in combinations(channels, 2):
+        if np.array_equal(voxels, same):
+            remarks.append(f"{one} and {other} hold the same voxels, as if one had been copied over the other")
     which = {clause: f" ({', '.join(those)})" if len(channels) > 1 else "" for clause, those in unlike.items()}
     remarks += [f"{clause}{those}" for clause, those in which.items()]
     return grid, affine, [*remarks, *coarse(affine, len(grid), voxel_mm)]

@@ -531,6 +531,22 @@ def test_a_head_without_all_sequences_or_on_several_grids_fails_alone(tmp_path):
     assert "expected volumes of t1, t1ce, t2, flair, got 2 volumes" in failures.reasons["two"]
 
 
+def test_a_sequence_that_is_a_copy_of_another_is_remarked_on(tmp_path):
+    write_heads(tmp_path, "a_{}.nii.gz")
+    (tmp_path / "a_t2.nii.gz").write_bytes((tmp_path / "a_t1.nii.gz").read_bytes())
+    (found,) = listed(tmp_path, modality="mr")
+    assert found["remarks"].startswith("a_t1.nii.gz and a_t2.nii.gz hold the same voxels")
+
+
+def test_files_of_one_name_in_several_folders_are_all_looked_at(tmp_path):
+    for number, sequence in enumerate(SEQUENCES):
+        save(number * HEAD, tmp_path / sequence / "a.nii.gz")
+    images = [f"{sequence}/a.nii.gz" for sequence in SEQUENCES]
+    (tmp_path / "dataset.json").write_text(json.dumps({"testing": [{"image": images}]}))
+    with pytest.raises(BadFileError, match=r"t1/a.nii.gz: expected an image, got the same value 0"):
+        listed(tmp_path, modality="mr")
+
+
 def test_a_doubt_about_the_order_of_files_is_said(tmp_path):
     write_heads(tmp_path, "a_{}.nii.gz")
     for number, sequence in enumerate(SEQUENCES):
