@@ -1,0 +1,1 @@
+"""Odd inputs, and what becomes of them."""
