@@ -161,8 +161,8 @@ def check_item(
                 raise BadFileError(f"{item[key]}: expected the size of {images[0]}, {shape}, got {mask.shape}.")
         else:
             mask = check_same_grid(shape, affine, item[key], images[0])
-        if key != "label" or label_values is not None:
-            values = [int(value) for value in label_values or ()] if key == "label" else [1]
+        if key == "organ" or label_values is not None:
+            values = [1] if key == "organ" else [int(value) for value in label_values or ()]
             refuse_other_values(mask, (0, *values), item[key], WAYS_OUT[key])
         if key == "organ" and not np.any(mask > 0):
             raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
@@ -176,7 +176,7 @@ def check_item(
 WAYS_OUT = {
     "organ": "write the organ and its lesions as 1, all else as 0",
     "label": "`python -m common.data.prepare` writes such labels, or set label_values to all that are lesions",
-    "wanted": "write 1 where a lesion is wanted, else 0",
+    "wanted": "write what a label would have where a lesion is wanted, else 0",
 }
 """What to do about a mask of other values."""
 

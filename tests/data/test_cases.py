@@ -143,6 +143,14 @@ def test_what_is_wanted_lies_beside_its_case_and_on_its_grid(tmp_path):
         listed(tmp_path)
 
 
+def test_what_is_wanted_has_the_values_of_a_label(tmp_path):
+    save(CT, tmp_path / "a.nii.gz")
+    save(2 * MASK, tmp_path / "a_wanted.nii.gz")
+    assert len(listed(tmp_path, label_values={"1": "core", "2": "rim"})) == len(listed(tmp_path)) == 1
+    with pytest.raises(BadFileError, match=r"a_wanted.nii.gz: expected a mask of the values 0, 1, got also 2"):
+        listed(tmp_path, label_values={"1": "lesion"})
+
+
 def test_other_files_in_a_folder_are_passed_over(tmp_path):
     (write_folder(tmp_path) / "notes.txt").write_text("Befund")
     assert names(listed(tmp_path)) == ["a", "b", "c", "d"]
