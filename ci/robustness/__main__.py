@@ -12,6 +12,7 @@ from common.files import write_text
 
 from .. import ROOT
 from . import ct, dicom, films, listings, mr
+from .good import Found, look_at_good_images
 from .inputs import Input
 from .judging import ABORTED, WRONG, Verdict, judge, with_all_sequences
 
@@ -21,6 +22,9 @@ INPUTS: Mapping[str, Sequence[Input]] = {
     "X-ray": films.INPUTS,
 }
 """By modality, as recipes call it."""
+
+MAX_WARNED = 0.02
+"""Share of good images that may be warned of."""
 
 PAGE = ROOT / "docs" / "robustness.md"
 
@@ -38,16 +42,22 @@ together and loaded by a bundle of their modality.
 """
 
 
-def robustness(write: bool = False) -> None:
+def robustness(write: bool = False, real_dir: str = "") -> None:
     """Print what becomes of each odd input, and totals.
 
     Args:
         write: also write ``docs/robustness.md``.
+        real_dir: print instead how many good images are refused or warned of: those in folders of this one, see
+            ``good.data_sets_in``, and all demonstrations.
 
     Raises:
-        SystemExit: if something else becomes of one than has to.
+        SystemExit: if something else becomes of an input than has to, a good image is refused, or more than 2 % are
+            warned of.
     """
     with tempfile.TemporaryDirectory() as folder:
+        if real_dir:
+            _look(list(look_at_good_images(Path(real_dir), Path(folder))))
+            return
         verdicts = {
             modality: list(judge(inputs, with_all_sequences(modality), Path(folder) / modality))
             for modality, inputs in INPUTS.items()
@@ -58,6 +68,20 @@ def robustness(write: bool = False) -> None:
     others = [each for modality in verdicts.values() for each in modality if not each.foreseen]
     if others:
         raise SystemExit("\n".join(f"{o.input.name}: expected {o.input.outcome}, got {o.outcome}" for o in others))
+
+
+def _look(found: Sequence[Found]) -> None:
+    """Print what was said of good images."""
+    for each in found:
+        print(f"{each.name}: {each.cases} cases, {len(each.refused)} refused, {len(each.warned)} warned")
+        for case, words in {**each.refused, **each.warned}.items():
+            print(f"    {case}: {words}")
+    cases, refused, warned = (
+        sum(n) for n in zip(*((f.cases, len(f.refused), len(f.warned)) for f in found), strict=True)
+    )
+    print(f"all: {cases} cases, {refused} refused, {warned} warned ({warned / cases:.1%})")
+    if refused or warned > MAX_WARNED * cases:
+        raise SystemExit(f"expected none refused and at most {MAX_WARNED:.0%} warned.")
 
 
 def page_of(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
