@@ -7,7 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection, PathLike
-from monai.data import Dataset, NibabelReader, NibabelWriter
+from monai.data import Dataset, MetaTensor, NibabelReader, NibabelWriter
 from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform, SaveImage, SaveImaged, Transform
 from monai.utils import convert_to_numpy, ensure_tuple
 from numpy.typing import NDArray
@@ -69,11 +69,11 @@ class FitCased(Transform):
         channels = item.pop("channels", None)
         image = item["image"] if channels is None else item["image"][channels]
         for key in ("organ", "label", "wanted"):
-            if key not in item:
+            if not isinstance(item.get(key), MetaTensor):  # not there, or a path that this run does not load
                 continue
             grids = [(tensor.shape[1:], convert_to_numpy(tensor.affine)) for tensor in (item[key], image)]
             refuse_other_grid(*grids[0], *grids[1], f"{key} of {item.get('case', 'a case')}", "the image")
-        if "label" in item and self.label_values is not None:
+        if isinstance(item.get("label"), MetaTensor) and self.label_values is not None:
             values = (0, *map(int, self.label_values))
             refuse_other_values(convert_to_numpy(item["label"]), values, item["label"].meta["filename_or_obj"])
         return {**item, "image": image}

@@ -272,3 +272,7 @@ def test_a_label_of_other_values_is_refused_in_training_too():
     assert FitCased()(item)["label"] is item["label"]
     with pytest.raises(BadFileError, match=r"a_label.nii: expected a mask of the values 0, 1, got also 2"):
         FitCased({"1": "lesion"})(item)
+
+
+def test_a_mask_that_a_run_does_not_load_stays_a_path():
+    assert FitCased()({"image": meta(VOLUME[None]), "wanted": "a_wanted.nii"})["wanted"] == "a_wanted.nii"
