@@ -6,9 +6,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
+
 from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
 from common.data.files import SaveMapsd
+from common.data.listing import case_name
+from common.sequences import SEQUENCES
 
 BUNDLES = bundle_names()
 
@@ -16,6 +20,19 @@ BUNDLES = bundle_names()
 def config_of(bundle, name):
     """Return a config of a bundle as it is written."""
     return json.loads((ROOT / "bundles" / bundle / "configs" / f"{name}.json").read_text())
+
+
+def demo_cases(bundle):
+    """Return the testing cases; the images of each that the bundle takes are a list of paths."""
+    folder = ROOT / "bundles" / bundle / "demo"
+    taken, cases = config_of(bundle, "inference").get("sequences", SEQUENCES), []
+    for item in json.loads((folder / "dataset.json").read_text())["testing"]:
+        names = list(np.atleast_1d(item["image"]))
+        if len(names) == len(SEQUENCES):
+            names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in taken]
+        masks = {key: folder / item[key] for key in ("organ", "label") if key in item}
+        cases.append({"case": case_name(item), "image": [folder / name for name in names], **masks})
+    return cases
 
 
 def stages(bundle):

@@ -1,33 +1,17 @@
 """Inference of each bundle from the command line: good files, bad files, several processes, the packed archive."""
 
-import json
 import shutil
 import zipfile
 
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_runs import BUNDLES, ROOT, assert_done, config_of, outputs, run_bundle
+from bundle_runs import BUNDLES, ROOT, assert_done, demo_cases, outputs, run_bundle
 
 from ci.pack_bundle import pack
-from common.data.listing import case_name
 from common.files import write_text
-from common.sequences import SEQUENCES
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
-
-
-def demo_cases(bundle):
-    """Return the testing cases; the images of each that the bundle takes are a list of paths."""
-    folder = ROOT / "bundles" / bundle / "demo"
-    taken, cases = config_of(bundle, "inference").get("sequences", SEQUENCES), []
-    for item in json.loads((folder / "dataset.json").read_text())["testing"]:
-        names = list(np.atleast_1d(item["image"]))
-        if len(names) == len(SEQUENCES):
-            names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in taken]
-        masks = {key: folder / item[key] for key in ("organ", "label") if key in item}
-        cases.append({"case": case_name(item), "image": [folder / name for name in names], **masks})
-    return cases
 
 
 def assert_outputs(bundle, folder, case, image):
