@@ -97,7 +97,7 @@ def page_of(verdicts: Mapping[str, Sequence[Verdict]]) -> str:
 
 def _cell(text: str) -> str:
     """Return a text for a table, without what libraries say of a file that cannot be read."""
-    short = re.sub(r"(cut off|one that cannot) \(.*", r"\1.", text)
+    short = re.sub(r"(cut off|one that cannot|cannot be read) \(.*", r"\1.", text)
     return short.replace("|", r"\|").replace("<", "&lt;").replace("`", "")
 
 

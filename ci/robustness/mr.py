@@ -13,7 +13,7 @@ from common.sequences import SEQUENCES
 
 from ..dicom_series import write_series
 from .ct import TURN, UNREADABLE, moved
-from .inputs import Scan, Writer, damaged, nifti, phantom, refused, right, several, warned
+from .inputs import Scan, Writer, content, damaged, nifti, phantom, refused, right, several, warned
 
 MR = phantom("brain_mr", (44, 52, 4), (4.5, 4.0, 6.0))
 AFFINE = MR.affine
@@ -73,6 +73,14 @@ def series(folder: Path) -> None:
 def item(images: Any) -> list[Mapping[str, Any]]:
     """Return the item of a ``dataset.json``."""
     return [{"image": images, "label": "image_label.nii.gz"}]
+
+
+TAGGED = [{"image": NAMES, "label": "image_label.nii.gz", "slice_labels": "tags.csv"}]
+
+
+def tagged(text: str) -> Writer:
+    """Write the scan and tags of its slices."""
+    return several(content("tags.csv", text), nifti(MR))
 
 
 def in_folders(scan: Scan) -> Writer:
@@ -183,6 +191,19 @@ INPUTS = [
         in_folders(MR.changed(np.zeros_like, "_flair")),
         items=item([f"{sequence}/image.nii.gz" for sequence in SEQUENCES]),
     ),
+    right("tags of slices, with a mark of byte order", tagged("\ufeffslice,label\n0,1\n3,0\n"), items=TAGGED),
+    right("tags of no slice", tagged("slice,label\n"), items=TAGGED),
+    refused("tags that are not there", "got a file that cannot be read", nifti(MR), items=TAGGED),
+    refused("tags in an empty file", "got the columns []", tagged(""), items=TAGGED),
+    refused("tags between semicolons", "got the columns ['slice;label']", tagged("slice;label\n0;1\n"), items=TAGGED),
+    refused(
+        "tag of a slice beyond the last",
+        "expected slices of 4, got number 4",
+        tagged("slice,label\n4,1\n"),
+        items=TAGGED,
+    ),
+    refused("two tags of a slice", "got two lines of slice 2", tagged("slice,label\n2,0\n2,1\n"), items=TAGGED),
+    refused("tag that is no class", "'label': '2'", tagged("slice,label\n0,2\n"), items=TAGGED),
     refused("three files for four sequences", "in 4 files or one", nifti(MR), items=item(NAMES[:3])),
     refused(
         "T1 for a bundle that takes FLAIR",

@@ -166,11 +166,25 @@ def check_item(
             refuse_other_values(mask, (0, *values), item[key], WAYS_OUT[key])
         if key == "organ" and not np.any(mask > 0):
             raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
+    if "slice_labels" in item:
+        _check_tags(item["slice_labels"], shape, affine)
     if item.get("point") is not None and not _lies_within(item["point"], shape, affine):
         raise BadFileError(f"{images[0]}: expected a point in the image, x, y and z in mm, got {item['point']!r}.")
     if item.get("image_label") not in (None, 0, 1):
         raise BadFileError(f"{images[0]}: expected an image_label of 0 or 1, got {item['image_label']!r}.")
     return remarks
+
+
+def _check_tags(path: str, shape: Sequence[int], affine: NDArray[np.float64]) -> None:
+    """Check that a CSV gives classes to slices that there are."""
+    axis = axial_axis(affine, len(shape))
+    count = 1 if axis is None else shape[axis]
+    try:
+        last = max(read_slice_labels(path), default=0)
+    except ValueError as error:
+        raise BadFileError(str(error)) from error
+    if last >= count:
+        raise BadFileError(f"{path}: expected slices of {count}, got number {last}.")
 
 
 WAYS_OUT = {

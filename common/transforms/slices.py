@@ -112,14 +112,23 @@ def read_slice_labels(path: str | Path) -> dict[int, int]:
     """Return the classes that a CSV with the columns ``slice`` and ``label`` gives slices.
 
     Raises:
-        ValueError: if a column is missing, or a class is not 0 or 1.
+        ValueError: if it cannot be read, a column is missing, a class is not 0 or 1, or a slice has two lines.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    expected = f"{path}: expected a CSV with the columns 'slice' (0, 1, ...) and 'label' (0 or 1)"
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{expected}, got a file that cannot be read ({error}).") from error
+    if not {"slice", "label"} <= set(columns):
+        raise ValueError(f"{expected}, got the columns {list(columns)}.")
     found: dict[int, int] = {}
     for row in rows:
-        if row.get("label") not in ("0", "1") or not (row.get("slice") or "").isdigit():
-            raise ValueError(f"{path}: expected columns 'slice' (0, 1, ...) and 'label' (0 or 1), got {row}.")
+        if row["label"] not in ("0", "1") or not (row["slice"] or "").isdecimal():
+            raise ValueError(f"{expected}, got {row}.")
+        if int(row["slice"]) in found:
+            raise ValueError(f"{expected}, got two lines of slice {row['slice']}.")
         found[int(row["slice"])] = int(row["label"])
     return found
 

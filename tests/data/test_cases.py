@@ -602,6 +602,16 @@ def test_a_marked_point_beyond_the_image_is_refused(tmp_path, wrong):
         listed(tmp_path)
 
 
+def test_tags_are_checked_before_a_run_and_fail_their_case_alone(tmp_path):
+    tags = {"a": "slice,label\n6,1\n", "b": "slice,label\n5,1\n", "c": ""}
+    for name, text in tags.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    write_dataset(tmp_path, testing=[item("a", case=name, slice_labels=f"{name}.csv") for name in tags])
+    done, reasons = listed_with_failures(tmp_path)
+    assert (done, list(reasons)) == (["b"], ["a", "c"])
+    assert reasons["a"].endswith("a.csv: expected slices of 6, got number 6.")
+
+
 @pytest.mark.parametrize("wrong", [2, "yes", -1])
 def test_a_class_that_is_none_is_refused(tmp_path, wrong):
     write_dataset(tmp_path, testing=[item("a", image_label=wrong)])

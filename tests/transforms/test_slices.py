@@ -11,6 +11,7 @@ from common.transforms.slices import (
     SampleSlicesd,
     SliceClassesd,
     eligible_slices,
+    read_slice_labels,
 )
 
 
@@ -139,6 +140,18 @@ def test_tags_count_slices_as_the_file_does(tmp_path):
     assert classes_of(item) == [0, 0, 1]
 
 
+def test_tags_may_begin_with_a_mark_of_byte_order_and_name_no_slice(tmp_path):
+    (tmp_path / "tags.csv").write_text("slice,label\n", encoding="utf-8-sig")
+    assert read_slice_labels(tmp_path / "tags.csv") == {}
+
+
+def test_tags_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "tags.csv").write_bytes(b"\xff\xfe\0")
+    for name in ("tags.csv", "none.csv"):
+        with pytest.raises(ValueError, match=f"{name}: expected a CSV .*, got a file that cannot be read"):
+            read_slice_labels(tmp_path / name)
+
+
 def test_a_healthy_patient_has_healthy_slices_and_an_image_its_own_class():
     assert classes_of({"image": flipped(torch.ones(2, 4, 5, 3)), "image_label": 0}) == [0, 0, 0]
     image = MetaTensor(torch.ones(1, 4, 5), affine=np.eye(4))
@@ -153,8 +166,12 @@ def test_a_healthy_patient_has_healthy_slices_and_an_image_its_own_class():
     ("content", "message"),
     [
         ("slice,label\n3,1\n", "expected slices of 3, got number 3"),
-        ("slice,label\n1,2\n", "expected columns 'slice' .* and 'label' .0 or 1., got"),
-        ("slice,tumour\n1,1\n", "expected columns 'slice'"),
+        ("slice,label\n1,2\n", "expected a CSV with the columns 'slice' .* and 'label' .0 or 1., got"),
+        ("slice,label\n²,1\n", "with the columns 'slice'"),
+        ("slice,label\n1\n", "with the columns 'slice'"),
+        ("slice,label\n1,1\n1,0\n", "got two lines of slice 1"),
+        ("slice,tumour\n1,1\n", r"got the columns \['slice', 'tumour'\]"),
+        ("", r"got the columns \[\]"),
     ],
 )
 def test_wrong_tags_are_refused(tmp_path, content, message):
