@@ -106,11 +106,18 @@ def difference(old: Path, new: Path) -> str:
     if not new.is_file() or not old.is_file():
         return "is missing on one side"
     ours, theirs = content(old), content(new)
-    if ours.keys() != theirs.keys():
-        return f"has other names: {sorted(ours.keys() ^ theirs.keys())[:3]}"
+    unshared = sorted(ours.keys() ^ theirs.keys())
+    if unshared:
+        shared = differing(ours, {name: value for name, value in theirs.items() if name in ours})
+        return f"has other names: {unshared[:3]}; the rest {shared or 'is the same'}"
+    return differing(ours, theirs)
+
+
+def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Return in words how two contents differ in the names of the second, nothing where they are the same."""
     worst = 0.0
-    for name, value in ours.items():
-        other = theirs[name]
+    for name, other in theirs.items():
+        value = ours[name]
         if isinstance(value, str) or isinstance(other, str):
             if value != other:
                 return "has another text"

@@ -98,6 +98,16 @@ def test_every_target_exists_and_takes_its_arguments(path):
         assert open_ended or given <= known, f"{name}: {component['_target_']} takes no {given - known}"
 
 
+ALONE = [path for path in CONFIGS if path.stem in ("train", "inference", "baselines")]
+
+
+@pytest.mark.parametrize("path", ALONE, ids=lambda p: f"{p.parent.parent.name}/{p.name}")
+def test_what_a_config_refers_to_is_defined(path):
+    config = read(path)
+    for key in set(re.findall(r"@([A-Za-z]\w*)", path.read_text())):
+        assert key in config, f"@{key} is nowhere"
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.parent.name}/{p.name}")
 def test_no_key_is_dead(path):
     read_by_tools = {
