@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..files import write_text
 from ..sequences import SEQUENCES
-from .abdomen_ct import ORGANS, abdomen_ct
+from .abdomen_ct import PARTS, abdomen_ct
 from .brain_mr import brain_mr
 from .chest_xray import chest_xray
 
@@ -41,11 +41,19 @@ class Patient(NamedTuple):
 
 
 def _draw_abdomen(
-    organ: str, seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool
+    organ: str,
+    seed: int,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    scanner: str,
+    diseased: bool,
+    close: bool = False,
+    step_hu: int = 1,
 ) -> Patient:
-    ct = abdomen_ct(seed, shape, spacing, None if diseased else 0, scanner, organ)
-    masks = {"organ": ct.organs == ORGANS[organ], "label": ct.lesions > 0}
-    return Patient({"": ct.image}, {"": ct.healthy}, {k: v.astype(np.uint8) for k, v in masks.items()}, ct.affine)
+    ct = abdomen_ct(seed, shape, spacing, None if diseased else 0, scanner, organ, close)
+    image, healthy = (step_hu * (volume // step_hu) for volume in (ct.image, ct.healthy))
+    masks = {"organ": ct.organ(organ), "label": ct.lesions > 0}
+    return Patient({"": image}, {"": healthy}, {k: v.astype(np.uint8) for k, v in masks.items()}, ct.affine)
 
 
 def _draw_brain(seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool) -> Patient:
@@ -122,6 +130,18 @@ PHANTOMS = {
         healthy_share=0.0,
         keys=("image", "organ", "label", "patient", "image_label"),
     ),
+    **{
+        f"{organ}_tumour_ct": Phantom(
+            partial(_draw_abdomen, organ, close=True, step_hu=4),
+            name=f"CT phantoms around the {organ}, with tumours in it",
+            modality=("CT",),
+            shape=(96, 80, 48),
+            spacing=(2.0, 2.0, 2.0),
+            healthy_share=0.5,
+            keys=("image", "organ", "label", "patient", "image_label"),
+        )
+        for organ in PARTS
+    },
     "brain_mr": Phantom(
         _draw_brain,
         name="brain MR phantoms",
@@ -166,8 +186,9 @@ def write_phantoms(
     a light box. Labels are 0 and 1 in CT, the parts of tumours in MR, 0 and 255 in films.
 
     Args:
-        phantom: ``abdomen_ct``, with lesions of the liver; ``pancreas_ct``; ``brain_mr``; or ``chest_xray``, with
-            pleural effusions.
+        phantom: ``abdomen_ct``, with lesions of the liver; ``pancreas_ct``; ``liver_tumour_ct``, ``pancreas_tumour_ct``
+            and ``kidney_tumour_ct``, smaller and of cubic voxels, in steps of 4 HU; ``brain_mr``; or ``chest_xray``,
+            with pleural effusions.
         dst: folder, made if it is not there.
         training: patients; patient i of a split is the same in every data set.
         validation: patients, all of them with lesions; of films a share is healthy.

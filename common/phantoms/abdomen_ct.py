@@ -1,4 +1,4 @@
-"""A synthetic CT of the upper abdomen, with or without lesions of liver or pancreas.
+"""A synthetic CT of the upper abdomen, with or without lesions of liver, pancreas or kidneys.
 
 Not a patient, and not for training a product.
 """
@@ -18,11 +18,17 @@ ORGANS = {"spleen": 1, "kidney_right": 2, "kidney_left": 3, "gallbladder": 4, "l
 
 AIR, LUNG, MUSCLE = -1000.0, -850.0, 55.0
 
-MIDDLE_MM = {"liver": (-14.0, 22.0), "pancreas": (-43.0, -29.0)}
+MIDDLE_MM = {"liver": (-14.0, 22.0), "pancreas": (-43.0, -29.0), "kidney": (-60.0, -48.0)}
 """Range of the height of the volume's middle, by the organ that has the lesions and is to be in the volume."""
 
-PLAIN_SHARE = {"liver": 0.4, "pancreas": 0.1}
+BESIDE_MM = {"liver": (48.0, 0.0), "pancreas": (-22.0, 4.0), "kidney": (0.0, -38.0)}
+"""Where the middle of a small volume lies that is to show the organ, to the right and front of the body's."""
+
+PLAIN_SHARE = {"liver": 0.4, "pancreas": 0.1, "kidney": 0.2}
 """Share of the volumes without contrast agent: a pancreas is rarely searched without."""
+
+PARTS = {"liver": ("liver",), "pancreas": ("pancreas",), "kidney": ("kidney_right", "kidney_left")}
+"""Names in ``ORGANS`` of what may have lesions."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class AbdomenCT:
     Attributes:
         image: CT in HU, int16, shape (X, Y, Z).
         healthy: the same patient, noise and artefacts without the lesions, int16; a dilated duct stays.
-        organs: labels by ``ORGANS``, uint8; liver and pancreas contain their lesions.
+        organs: labels by ``ORGANS``, uint8; those with lesions contain them.
         lesions: 1, 2, ... for each lesion, 0 elsewhere, uint8.
         affine: voxel to world in mm, RAS.
     """
@@ -69,6 +75,10 @@ class AbdomenCT:
     lesions: NDArray[np.uint8]
     affine: NDArray[np.float64]
 
+    def organ(self, name: str) -> NDArray[np.bool_]:
+        """Return the mask of an organ that may have lesions, a name in ``PARTS``."""
+        return np.isin(self.organs, [ORGANS[part] for part in PARTS[name]])
+
 
 def abdomen_ct(
     seed: int,
@@ -77,6 +87,7 @@ def abdomen_ct(
     num_lesions: int | None = None,
     scanner: str = "a",
     lesion_organ: str = "liver",
+    close: bool = False,
 ) -> AbdomenCT:
     """Return the CT of a patient who does not exist; the same arguments give the same volume.
 
@@ -90,13 +101,18 @@ def abdomen_ct(
     the head more often than not, are 10 to 45 HU darker than the gland, most so after contrast, and may bulge beyond
     it. In some patients, more often if there is a tumour, the duct towards the tail is dilated: dark, benign, no label.
 
+    With ``lesion_organ="kidney"`` the volume lies lower still, and the kidneys have 1 to 3 tumours of 8 to 40 mm, which
+    take up less contrast agent than they do, are uneven, often with a core that has died, and bulge.
+
     Args:
         seed: of the patient, the lesions and the noise.
         shape: voxels to the right, front and head.
         spacing: mm a voxel along these.
-        num_lesions: 0 for a healthy patient, None for 2 to 8 at random in the liver, 1 or rarely 2 in the pancreas.
+        num_lesions: 0 for a healthy patient, None for 2 to 8 at random in the liver, 1 or rarely 2 in the pancreas, 1
+            to 3 in the kidneys.
         scanner: name in ``SCANNERS``.
-        lesion_organ: ``liver`` or ``pancreas``; patients with the same seed differ.
+        lesion_organ: ``liver``, ``pancreas`` or ``kidney``; patients with the same seed differ.
+        close: the volume's middle is the organ's, not the body's.
 
     Raises:
         ValueError: if there is no scanner or no such organ of that name.
@@ -107,7 +123,8 @@ def abdomen_ct(
         raise ValueError(f"lesion_organ must be one of {sorted(MIDDLE_MM)}, got {lesion_organ!r}.")
     machine = SCANNERS[scanner]
     rng = np.random.default_rng(seed)
-    canvas = Canvas(shape, spacing, rng, background=AIR, middle=(0, 0, rng.uniform(*MIDDLE_MM[lesion_organ])))
+    beside_mm = BESIDE_MM[lesion_organ] if close else (0.0, 0.0)
+    canvas = Canvas(shape, spacing, rng, background=AIR, middle=(*beside_mm, rng.uniform(*MIDDLE_MM[lesion_organ])))
     organs = np.zeros(canvas.shape, dtype=np.uint8)
 
     enhancement = 0.0 if rng.uniform() < PLAIN_SHARE[lesion_organ] else machine.iodine * rng.uniform(0.5, 1.0)
@@ -142,6 +159,12 @@ def abdomen_ct(
         around = canvas.image
         diseased_around = around + growth * (tumour - around)
         organs[lesions > 0] = ORGANS["pancreas"]
+    if lesion_organ == "kidney":
+        canvas.rng = np.random.default_rng((seed, 1))
+        count = int(canvas.rng.integers(1, 4)) if num_lesions is None else num_lesions
+        kidneys = {name: beside[name] for name in PARTS["kidney"]}
+        lesions, growth, tumour = _renal_tumours(canvas, organs, kidneys, enhancement, count)
+        diseased_around = around + growth * (tumour - around)
 
     volumes = []
     for background, content in ((diseased_around, diseased_tissue), (around, tissue)):
@@ -513,6 +536,34 @@ def _paint_duct(canvas: Canvas, gland: Gland, lesions: NDArray[np.uint8]) -> Non
         canvas.add_tube(share, start, end, radius, 0.9 * radius)
     share *= (canvas.points[0] < start_x) * canvas.soft(gland.surface + 1) * dilated
     canvas.paint(share, 8.0)
+
+
+def _renal_tumours(
+    canvas: Canvas, organs: NDArray[np.uint8], kidneys: dict[str, Array], enhancement: float, count: int
+) -> tuple[NDArray[np.uint8], Array, Array]:
+    """Return the labels of tumours in the kidneys, which then hold them, their share of each voxel, and their HU."""
+    rng, uniform = canvas.rng, canvas.rng.uniform
+    labels, growth = np.zeros_like(organs), np.zeros(canvas.shape, dtype=np.float32)
+    hu = np.zeros(canvas.shape, dtype=np.float32)
+    for number in range(1, count + 1):
+        radius = 4 * 10 ** (0.7 * uniform() ** 1.3)  # 4 to 20 mm, small ones are more frequent
+        name = sorted(kidneys)[rng.integers(len(kidneys))]
+        surface = kidneys[name]
+        shell = (surface < -2) & (surface > -12) & (organs == ORGANS[name])
+        centre = _random_point(canvas, shell if shell.any() else organs == ORGANS[name])
+        shape = canvas.ellipsoid(centre, radius * rng.uniform(0.85, 1.2, 3)) + 0.12 * radius * canvas.field(radius + 3)
+        shape = np.maximum(shape, surface - uniform(0, 0.35) * radius)  # it bulges
+        passable = (organs == ORGANS[name]) | (organs == 0)
+        edge_mm = uniform(0.5, 1.5)
+        share = gaussian_filter(canvas.soft(shape), [edge_mm / s for s in canvas.spacing]) * passable
+        core = uniform(0.3, 0.6) if uniform() < 0.5 else 0.0
+        solid = uniform(28, 40) + enhancement * uniform(25, 80) + uniform(3, 8) * canvas.field(7)
+        dead = core * canvas.soft(shape + 0.45 * radius)
+        hu = np.where(share > growth, solid + dead * (uniform(8, 20) - solid), hu)
+        growth = np.maximum(growth, share)
+        mine = (shape < 0) & passable & (labels == 0)
+        labels[mine], organs[mine] = number, ORGANS[name]
+    return labels, growth, hu
 
 
 def _noise(canvas: Canvas, machine: Scanner, body: Array, aorta_y: float) -> Array:

@@ -2,10 +2,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_erosion, binary_fill_holes, distance_transform_edt, median_filter
+from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, distance_transform_edt, median_filter
 from sklearn.metrics import average_precision_score
 
-from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
+from common.phantoms.abdomen_ct import ORGANS, PARTS, abdomen_ct
 
 FINE = {"shape": (120, 96, 16), "spacing": (3.0, 3.0, 4.0)}
 COARSE = {"shape": (40, 32, 8), "spacing": (9.0, 9.0, 9.0)}
@@ -200,7 +200,7 @@ def test_an_unknown_scanner_is_refused():
 
 
 def test_an_organ_without_lesions_is_refused():
-    with pytest.raises(ValueError, match=r"lesion_organ must be one of \['liver', 'pancreas'\], got 'spleen'"):
+    with pytest.raises(ValueError, match=r"lesion_organ must be one of \['kidney', 'liver', 'pancreas'\], got 'spleen'"):
         abdomen_ct(0, lesion_organ="spleen")
 
 
@@ -309,3 +309,36 @@ def test_darkness_alone_finds_tumours_of_the_pancreas_but_not_well():
             scores.append(median_filter(median - ct.image[..., z], 3)[inside])
             truth.append(ct.lesions[..., z][inside] > 0)
     assert 0.35 < average_precision_score(np.concatenate(truth), np.concatenate(scores)) < 0.75
+
+
+CLOSE = {"shape": (48, 40, 24), "spacing": (4.0, 4.0, 4.0), "close": True}
+
+
+@cache
+def close(organ, seed, num_lesions=None):
+    """Return a small volume around an organ with lesions."""
+    return abdomen_ct(seed, num_lesions=num_lesions, lesion_organ=organ, **CLOSE)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_close_volume_shows_the_organ_in_its_middle_and_its_lesions_in_it(name, seed):
+    ct = close(name, seed)
+    inside = ct.organ(name)
+    middle = np.argwhere(inside).mean(0) / inside.shape
+    assert (np.abs(middle - 0.5) < 0.3).all()
+    assert inside.sum() * 64 / 1000 > {"liver": 500, "pancreas": 20, "kidney": 120}[name]
+    assert inside[ct.lesions > 0].all()
+    assert ct.lesions.any()
+
+
+def test_renal_tumours_are_darker_than_the_kidneys_and_a_healthy_twin_has_none():
+    shifts = []
+    for seed in range(6):
+        ct = close("kidney", seed)
+        assert 1 <= ct.lesions.max() <= 3
+        away = (ct.lesions == 0) & ~binary_dilation(ct.lesions > 0, iterations=3)
+        assert np.array_equal(ct.image[away], ct.healthy[away])
+        shifts.append((ct.image.astype(int) - ct.healthy)[ct.lesions > 0].mean())
+        assert not close("kidney", seed, num_lesions=0).lesions.any()
+    assert np.mean(shifts) < -5
