@@ -36,7 +36,6 @@ def record(src: str) -> None:
         {
             name.removeprefix("gdpi_"): noise[name]
             for name in (
-                "difftumor_cosine_T4",
                 "gdpi_linear_T1000_respaced250",
                 "oracle_respacing_test_target_mean0.1_std0.2",
                 "gdpi_normalisation_4mu_minus_1_mu_per_cm",
@@ -45,6 +44,25 @@ def record(src: str) -> None:
     )
     _write("repaint_gaussian_oracle.json", oracle)
     _write("adaptive_mask_real_ct.json", mask)
+
+    shapes, blend = _read(gdpi / "shapes_synthetic_organs.json"), _read(gdpi / "blend_latentmask_hinge.json")
+    counts = _read(gdpi / "param_counts.json")
+    kinds = {"total_mm3": "total_volume_mm3", "lesion_mm": "lesion_equiv_diameter_mm"}
+    kinds["raw_mm"] = "raw_equiv_diameter_mm"
+    _write(
+        "tumour_synthesis.json",
+        {
+            "shapes": {
+                size: {
+                    kind: {key: found[name][key] for key in ("n", "mean", "p5", "p95")} for kind, name in kinds.items()
+                }
+                for size, found in shapes["patch96_full"].items()
+            },
+            "hinge": blend["hinge"],
+            "parameters": {name: counts[name] for name in ("unet3d_params", "encoder", "decoder", "pre_post")},
+            "cosine": {steps: noise[f"difftumor_cosine_T{steps}"] for steps in (1, 2, 4, 10)},
+        },
+    )
 
     tables, steps = np.load(guided / "schedule.npz"), np.load(guided / "c_psample.npz")
     np.savez_compressed(GOLDEN / "schedules.npz", **{name: tables[name][::37] for name in tables.files})

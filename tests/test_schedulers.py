@@ -37,13 +37,19 @@ def test_strided_spacing_takes_every_20th():
     assert NoiseSchedule(1000, num_inference_steps=50, spacing="strided").timesteps.tolist() == list(range(0, 1000, 20))
 
 
-def test_cosine_of_difftumor_needs_its_own_bound():
-    recorded = NOISE["difftumor_cosine_T4"]
-    schedule = NoiseSchedule(4, "cosine", max_beta=0.9999)
-    np.testing.assert_allclose(schedule.betas, recorded["betas"], rtol=1e-6)
-    np.testing.assert_allclose(schedule.alphas_cumprod, recorded["alphas_cumprod"], rtol=1e-6)
-    np.testing.assert_allclose(schedule.posterior_mean_x_0, recorded["posterior_mean_coef1"], rtol=1e-6)
-    np.testing.assert_allclose(schedule.posterior_mean_x_t, recorded["posterior_mean_coef2"], rtol=1e-6, atol=1e-12)
+@pytest.mark.parametrize("steps", [1, 2, 4, 10])
+def test_all_coefficients_of_few_steps_are_the_authors(steps):
+    recorded = json.loads((GOLDEN / "tumour_synthesis.json").read_text())["cosine"][str(steps)]
+    schedule = NoiseSchedule(steps, "cosine", max_beta=0.9999)
+    for ours, theirs in (
+        ("betas", "betas"),
+        ("alphas_cumprod", "alphas_cumprod"),
+        ("posterior_mean_x_0", "posterior_mean_coef1"),
+        ("posterior_mean_x_t", "posterior_mean_coef2"),
+        ("posterior_variance", "posterior_variance"),
+    ):
+        expected = torch.tensor(recorded[theirs], dtype=torch.float64)
+        torch.testing.assert_close(getattr(schedule, ours), expected, rtol=1e-6, atol=1e-9)
 
 
 @given(st.integers(2, 1000), st.sampled_from(["linear", "cosine"]))

@@ -15,7 +15,13 @@ from .channels import CASE_KEYS
 
 
 def pixel_size_mm(image: Tensor) -> tuple[float, float]:
-    """Return the in-plane pixel size of an image in mm, from the affine that it carries.
+    """Return the in-plane pixel size of an image in mm, see ``voxel_size_mm``."""
+    right, front, _ = voxel_size_mm(image)
+    return right, front
+
+
+def voxel_size_mm(image: Tensor) -> tuple[float, float, float]:
+    """Return the size of an image's voxels in mm, from the affine that it carries.
 
     Args:
         image: MetaTensor of shape ([B,] C, X, Y[, Z]), oriented so that slices lie along the last axis.
@@ -28,8 +34,8 @@ def pixel_size_mm(image: Tensor) -> tuple[float, float]:
             "the image has no affine, so the size of its pixels is unknown: pass a MetaTensor, or load it."
         )
     affine = image.affine[0] if image.affine.ndim == 3 else image.affine
-    sizes = affine[:-1, :2].double().norm(dim=0)
-    return float(sizes[0]), float(sizes[1])
+    right, front, head = (float(size) for size in affine[:3, :3].double().norm(dim=0))
+    return right, front, head
 
 
 def network_pixel_mm(
@@ -58,8 +64,13 @@ def network_pixel_mm(
 
 def size_at(shape: Sequence[int], pixel_mm: Sequence[float], target_mm: float) -> tuple[int, int]:
     """Return the number of pixels of ``target_mm`` that cover what ``shape`` pixels of ``pixel_mm`` do, at least 1."""
-    height, width = (max(1, round(n * mm / target_mm)) for n, mm in zip(shape[:2], pixel_mm, strict=True))
+    height, width = size_along(shape[:2], pixel_mm, (target_mm, target_mm))
     return height, width
+
+
+def size_along(shape: Sequence[int], size_mm: Sequence[float], target_mm: Sequence[float]) -> list[int]:
+    """Return how many voxels of another size cover the same extent along each axis, at least 1."""
+    return [max(1, round(n * mm / target)) for n, mm, target in zip(shape, size_mm, target_mm, strict=True)]
 
 
 MAX_VOXELS = 2**28
@@ -89,6 +100,20 @@ def resample_slices(slices: Tensor, size: Sequence[int], mode: str = "linear", m
     if mode == "nearest":
         return F.interpolate(slices, size=tuple(size), mode="nearest-exact")
     return F.interpolate(slices, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def resample_volume(volume: Tensor, size: Sequence[int], mode: str = "linear", max_voxels: int = MAX_VOXELS) -> Tensor:
+    """Return volumes with another number of voxels over the same extent, see ``resample_slices``.
+
+    Args:
+        volume: shape (C, X, Y, Z), float.
+        size: voxels along each axis.
+        mode: see ``resample_slices``.
+        max_voxels: see ``resample_slices``.
+    """
+    in_plane = from_slices(resample_slices(to_slices(volume), size[:2], mode, max_voxels), 3)
+    upright = in_plane.movedim(1, 0)  # (X, C, Y, Z)
+    return resample_slices(upright, size[1:], mode, max_voxels).movedim(0, 1)
 
 
 def patch_corners(low: Sequence[int], high: Sequence[int], patch_size: Sequence[int], margin: int) -> list[list[int]]:
@@ -166,12 +191,40 @@ class ToNetworkGridd(MapTransform):
         resampled = dict(self.orient(data))
         for key in self.key_iterator(resampled):
             volume = resampled[key]
-            shape, pixel_mm = volume.shape[1:], pixel_size_mm(volume)
-            size = size_at(shape, pixel_mm, network_pixel_mm(self.pixel_mm, shape, pixel_mm, self.patch_size))
-            slices = to_slices(convert_to_tensor(volume, track_meta=False).float())
-            mode = "linear" if key == "image" else "nearest"
-            resampled[key] = from_slices(resample_slices(slices, size, mode), volume.ndim - 1)
+            plain = convert_to_tensor(volume, track_meta=False).float()
+            resampled[key] = self.resample(plain, voxel_size_mm(volume), "linear" if key == "image" else "nearest")
         return resampled
+
+    def resample(self, volume: Tensor, voxel_mm: Sequence[float], mode: str) -> Tensor:
+        """Return a volume, whose voxels have a known size, on the network's grid."""
+        shape, pixel_mm = volume.shape[1:], voxel_mm[:2]
+        size = size_at(shape, pixel_mm, network_pixel_mm(self.pixel_mm, shape, pixel_mm, self.patch_size))
+        return from_slices(resample_slices(to_slices(volume), size, mode), volume.ndim - 1)
+
+
+class ToVoxelGridd(ToNetworkGridd):
+    """Turn volumes to RAS and resample them, as networks of volumes see them.
+
+    MONAI's ``Spacingd`` does not average where it shrinks, and fails on items with an ``image_label``.
+
+    Args:
+        voxel_mm: target along each axis, mm.
+        keys: see ``ToNetworkGridd``.
+    """
+
+    def __init__(self, voxel_mm: Sequence[float], keys: KeysCollection = CASE_KEYS) -> None:
+        super().__init__(None, keys=keys)
+        self.voxel_mm = voxel_mm
+
+    def resample(self, volume: Tensor, voxel_mm: Sequence[float], mode: str) -> Tensor:
+        """Return a volume on the network's grid.
+
+        Raises:
+            ValueError: for a single slice.
+        """
+        if volume.ndim != 4:
+            raise ValueError(f"expected a volume of three axes, got {tuple(volume.shape[1:])}.")
+        return resample_volume(volume, size_along(volume.shape[1:], voxel_mm, self.voxel_mm), mode)
 
 
 def to_slices(volume: Tensor) -> Tensor:

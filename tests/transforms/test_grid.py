@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 
 from common.transforms.grid import (
     ToNetworkGridd,
+    ToVoxelGridd,
     add_patch,
     crop,
     from_slices,
@@ -14,9 +15,12 @@ from common.transforms.grid import (
     patch_corners,
     pixel_size_mm,
     resample_slices,
+    resample_volume,
+    size_along,
     size_at,
     to_canvas,
     to_slices,
+    voxel_size_mm,
 )
 
 
@@ -167,3 +171,32 @@ def test_more_voxels_than_memory_may_hold_are_refused_before_it_is_asked_for():
     ):
         resample_slices(torch.zeros(2, 1, 4, 4), (100_000, 100_000))
     assert resample_slices(torch.zeros(2, 1, 4, 4), (8, 8), max_voxels=128).shape == (2, 1, 8, 8)
+
+
+def test_a_volume_has_three_voxel_sizes_and_is_resampled_along_all_axes():
+    image = MetaTensor(torch.rand(1, 8, 6, 5), affine=torch.diag(torch.tensor([1.0, 2.0, 4.0, 1.0])))
+    assert voxel_size_mm(image) == pytest.approx((1, 2, 4))
+    assert size_along((8, 6, 5), (1, 2, 4), (2, 2, 2)) == [4, 6, 10]
+    assert resample_volume(image.as_tensor(), (4, 6, 10)).shape == (1, 4, 6, 10)
+    assert torch.equal(resample_volume(image.as_tensor(), (8, 6, 5)), image.as_tensor())
+
+
+def test_a_ramp_along_each_axis_stays_one():
+    for axis in range(3):
+        ramp = torch.arange(12.0).view([12 if i == axis else 1 for i in range(3)]).expand(12, 12, 12)[None]
+        found = resample_volume(ramp, (6, 6, 6)).movedim(axis + 1, -1)
+        torch.testing.assert_close(found.diff(dim=-1)[..., 1:-1], torch.full((1, 6, 6, 3), 2.0))
+
+
+def test_a_case_is_turned_and_resampled_to_voxels_with_its_masks():
+    affine = torch.diag(torch.tensor([-1.0, 2.0, 4.0, 1.0]))
+    item = {
+        "image": MetaTensor(torch.rand(1, 8, 6, 5), affine=affine),
+        "label": MetaTensor((torch.rand(1, 8, 6, 5) > 0.5).float(), affine=affine),
+        "image_label": 1,
+    }
+    found = ToVoxelGridd((2.0, 2.0, 2.0))(item)
+    assert found["image"].shape == found["label"].shape == (1, 4, 6, 10)
+    assert set(found["label"].unique().tolist()) <= {0, 1}
+    with pytest.raises(ValueError, match="three axes"):
+        ToVoxelGridd((2.0, 2.0, 2.0))({"image": MetaTensor(torch.rand(1, 8, 6), affine=affine)})
