@@ -55,6 +55,9 @@ def list_cases(
     label_values: Mapping[str, str] | None = None,
     regions: Sequence[Sequence[int]] | None = None,
     voxel_mm: Sequence[float] | None = None,
+    organ_path: str | None = None,
+    organ_labels: int | Sequence[int] | None = None,
+    lesions: bool = True,
 ) -> list[dict[str, Any]]:
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
 
@@ -79,6 +82,9 @@ def list_cases(
         label_values: the values of a label that a run understands, but for 0, and what they are; None takes any.
         regions: values of the regions that a run tells apart, see ``Regionsd``.
         voxel_mm: of the images that the weights learned from, mm; cases that are much coarser are remarked on.
+        organ_path: an organ mask for all cases, instead of those that they have.
+        organ_labels: values of organ masks that are the organ, for masks of several; None takes 1.
+        lesions: false refuses cases whose labels show some.
 
     Raises:
         FileNotFoundError: if there is no case at all.
@@ -103,11 +109,14 @@ def list_cases(
     kept, record = [], failures or Failures(keep=False)
     twins = twins_of((item["case"], ensure_tuple(item["image"])[0]) for item in items)
     for item in tqdm(items, desc="checking files", disable=not (check and progress), leave=False):
+        if organ_path is not None:
+            item["organ"] = organ_path
         if organ_source in ("network", "totalsegmentator"):
             item.pop("organ", None)
         with record.recording(item["case"], "checking its files"):
             _refuse_item(item, twins, organ_source)
-            remarks = check_item(item, modality, sequences, label_values, voxel_mm) if check else []
+            expected = (sequences, label_values, voxel_mm, organ_labels, lesions)
+            remarks = check_item(item, modality, *expected) if check else []
             for remark in remarks:
                 logger.warning(f"{item['case']}: {printable(remark, 400)}.")
             organ = f"file {printable(str(item['organ']), 400)}" if "organ" in item else organ_source
@@ -144,6 +153,8 @@ def check_item(
     sequences: Sequence[str] | None = SEQUENCES,
     label_values: Mapping[str, str] | None = None,
     voxel_mm: Sequence[float] | None = None,
+    organ_labels: int | Sequence[int] | None = None,
+    lesions: bool = True,
 ) -> list[str]:
     """Check the files of a case and return what is unusual in them, a clause for each thing, see ``list_cases``.
 
@@ -161,11 +172,19 @@ def check_item(
                 raise BadFileError(f"{item[key]}: expected the size of {images[0]}, {shape}, got {mask.shape}.")
         else:
             mask = check_same_grid(shape, affine, item[key], images[0])
-        if key == "organ" or label_values is not None:
+        if key == "organ" and organ_labels is not None:
+            mask = np.isin(mask, ensure_tuple(organ_labels)).astype(mask.dtype)
+        elif key == "organ" or label_values is not None:
             values = [1] if key == "organ" else [int(value) for value in label_values or ()]
             refuse_other_values(mask, (0, *values), item[key], WAYS_OUT[key])
         if key == "organ" and not np.any(mask > 0):
-            raise BadFileError(f"{item[key]}: expected a mask of the organ, got an empty one.")
+            named = "" if organ_labels is None else f" (organ_labels {organ_labels})"
+            raise BadFileError(f"{item[key]}: expected a mask of the organ{named}, got an empty one.")
+        if key == "label" and not lesions and np.any(mask > 0):
+            raise BadFileError(
+                f"{item[key]}: expected a scan without tumours, got {np.count_nonzero(mask > 0)} voxels of them; "
+                "set allow_tumours to True to add others."
+            )
     if "slice_labels" in item:
         _check_tags(item["slice_labels"], shape, affine)
     if item.get("point") is not None and not _lies_within(item["point"], shape, affine):
@@ -287,6 +306,11 @@ def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
             continue
         kept.append(item)
     return kept
+
+
+def with_lesions(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cases whose labels show lesions."""
+    return [item for item in items if "label" in item and True in _classes_in(item)]
 
 
 def with_both_classes(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

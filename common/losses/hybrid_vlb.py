@@ -29,6 +29,10 @@ class HybridVLBLoss(_Loss):
         rescale: multiply the bound by T / 1000.
         p2_gamma: 0 is the simple loss.
         reduction: ``mean``, or ``none`` for a value an image.
+        error: of the noise, ``squared``, or ``absolute``, as some authors' programs have it.
+
+    Raises:
+        ValueError: for another error.
 
     Example:
         >>> image = torch.rand(2, 1, 8, 8)
@@ -38,9 +42,17 @@ class HybridVLBLoss(_Loss):
     """
 
     def __init__(
-        self, schedule: NoiseSchedule, rescale: bool = False, p2_gamma: float = 0.0, reduction: str = "mean"
+        self,
+        schedule: NoiseSchedule,
+        rescale: bool = False,
+        p2_gamma: float = 0.0,
+        reduction: str = "mean",
+        error: str = "squared",
     ) -> None:
         super().__init__(reduction=reduction)
+        if error not in ("squared", "absolute"):
+            raise ValueError(f"error must be squared or absolute, got {error!r}.")
+        self.error = error
         self.schedule, self.rescale, self.p2_gamma = schedule, rescale, p2_gamma
 
     def forward(self, pred: Tensor, target: Mapping[str, Tensor]) -> Tensor:
@@ -52,7 +64,8 @@ class HybridVLBLoss(_Loss):
         """
         image, noise, timesteps = target["image"], target["noise"], target["timesteps"]
         epsilon, v = pred.split(image.shape[1], dim=1) if pred.shape[1] > image.shape[1] else (pred, None)
-        loss = (epsilon - noise).square().flatten(1).mean(1)
+        difference = (epsilon - noise).flatten(1)
+        loss = (difference.square() if self.error == "squared" else difference.abs()).mean(1)
         loss = loss * (1 - self.schedule.alphas_cumprod).to(loss)[timesteps] ** self.p2_gamma
         if v is not None:
             weight = self.schedule.num_train_timesteps / 1000 if self.rescale else 1.0

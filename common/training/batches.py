@@ -1,6 +1,7 @@
-"""How a batch of slices becomes the input of a training step."""
+"""How a batch of slices or patches becomes the input of a training step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,11 +74,8 @@ class PatchPrepareBatch(PrepareBatch):
         """Return where the organ part sees the organ, 0 or 1."""
         if self.organ_network is None:
             raise ValueError("expected an organ mask for each case, as there is no network that finds it; got none.")
-        training = self.organ_network.training
-        self.organ_network.eval()
-        with torch.no_grad():
+        with evaluated(self.organ_network):
             found = self.organ_network(image) > 0
-        self.organ_network.train(training)
         return torch.stack([right_part(mask, self.right_share) for mask in found]).float()
 
     def _corner(self, organ: Tensor) -> list[int]:
@@ -138,17 +136,65 @@ class NoisyPrepareBatch(PatchPrepareBatch):
             given = {"condition": patches["image"]}
             patches = {**patches, "image": (patches["label"] > 0).to(patches["image"])}
         image = patches["image"]
-        # Drawn on the CPU, so that a run on a GPU sees the same noise.
-        generator = torch.Generator().manual_seed(0) if self.fixed else None
-        noise = torch.randn(image.shape, generator=generator).to(image)
-        if self.fixed:
-            timesteps = ((torch.arange(len(image)) + 0.5) * self.num_train_timesteps / len(image)).long()
-        else:
-            timesteps = torch.randint(0, self.num_train_timesteps, (len(image),))
-        drawn = {"noise": noise, "timesteps": timesteps.to(image.device)}
+        drawn = noise_and_timesteps(image, self.num_train_timesteps, self.fixed)
         if self.with_classes:
             given["class_labels"] = _classes(patches)
         return image, self.target({**patches, **drawn}), (), {**drawn, **given}
+
+
+class LatentPrepareBatch(PrepareBatch):
+    """Encode patches that show tumours, and draw timestep and noise for each: for ``NoisyInferer``.
+
+    Args:
+        autoencoder: a ``VQGAN``, which is left as it is.
+        num_train_timesteps: T.
+        mask_mode: see ``VQGAN.condition``.
+        fixed: see ``NoisyPrepareBatch``.
+    """
+
+    def __init__(
+        self, autoencoder: nn.Module, num_train_timesteps: int, mask_mode: str = "area", fixed: bool = False
+    ) -> None:
+        self.autoencoder, self.num_train_timesteps = autoencoder, num_train_timesteps
+        self.mask_mode, self.fixed = mask_mode, fixed
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Return latent images, the target, and what the inferer wants: noise, timesteps and the condition."""
+        image, label = (batchdata[key].to(device, non_blocking=non_blocking) for key in ("image", "label"))
+        tumours, autoencoder = (label > 0).to(image), self.autoencoder
+        with evaluated(autoencoder):
+            latent = autoencoder.encode(image)  # type: ignore[operator]
+            condition = autoencoder.condition(image, tumours, self.mask_mode)  # type: ignore[operator]
+        drawn = noise_and_timesteps(latent, self.num_train_timesteps, self.fixed)
+        return latent, TARGETS["noise"]({"image": latent, **drawn}), (), {**drawn, "condition": condition}
+
+
+def noise_and_timesteps(image: Tensor, num_train_timesteps: int, fixed: bool) -> dict[str, Tensor]:
+    """Return ``noise`` of the shape of images, and ``timesteps``, shape (B,), see ``NoisyPrepareBatch``."""
+    # Drawn on the CPU, so that a run on a GPU sees the same noise.
+    generator = torch.Generator().manual_seed(0) if fixed else None
+    noise = torch.randn(image.shape, generator=generator).to(image)
+    if fixed:
+        timesteps = ((torch.arange(len(image)) + 0.5) * num_train_timesteps / len(image)).long()
+    else:
+        timesteps = torch.randint(0, num_train_timesteps, (len(image),))
+    return {"noise": noise, "timesteps": timesteps.to(image.device)}
+
+
+@contextmanager
+def evaluated(network: nn.Module) -> Iterator[None]:
+    """Let a network answer as it does when it is used, without gradients; then it is as before."""
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        yield
+    network.train(training)
 
 
 def _classes(patches: Mapping[str, Tensor]) -> Tensor:

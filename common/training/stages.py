@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,7 @@ class Stage:
         key_metric: name of a metric that chooses the epoch by its highest value instead of the loss, and what makes it.
         metrics: further ones, by name what makes them.
         needs: see ``run_stage``.
+        betas: of Adam.
     """
 
     def __init__(
@@ -187,13 +189,15 @@ class Stage:
         key_metric: Mapping[str, Callable[..., Any]] | None = None,
         metrics: Mapping[str, Callable[..., Any]] | None = None,
         needs: str = NEEDS,
+        betas: Sequence[float] = (0.9, 0.999),
     ) -> None:
         self.needs = needs
         self.part, self.network, self.training = part, network, training
         self.lr_scheduler: Any
-        module = training.distributed(network.get_submodule(part))
+        module = self.trained(network.get_submodule(part))
         self.ema = None if ema_momentum is None else EMAHandler(module, ema_momentum)
-        optimizer = torch.optim.Adam(module.parameters(), learning_rate)
+        adam = partial(torch.optim.Adam, lr=learning_rate, betas=(betas[0], betas[1]))
+        optimizer = adam(module.parameters())
         self.lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, max_epochs, training.final_learning_rate
         )
@@ -214,7 +218,8 @@ class Stage:
             val_handlers=[Reports(training.output_dir)],
             **common,
         )
-        self.trainer = SupervisedTrainer(
+        self.trainer = self.make_trainer(
+            adam,
             training.device,
             max_epochs,
             training.loader(data[0], shuffle=True),
@@ -231,6 +236,20 @@ class Stage:
             ],
             **common,
         )
+
+    def trained(self, module: nn.Module) -> nn.Module:
+        """Return the network of the part as it is trained."""
+        return self.training.distributed(module)
+
+    def make_trainer(self, optimizer: Callable[..., Any], *args: Any, **kwargs: Any) -> SupervisedTrainer:
+        """Return the trainer.
+
+        Args:
+            optimizer: of given parameters, as that of the network.
+            args: see ``SupervisedTrainer``.
+            kwargs: see ``SupervisedTrainer``.
+        """
+        return SupervisedTrainer(*args, **kwargs)
 
     def train(self) -> None:
         """Run the stage, see ``run_stage``."""
@@ -351,12 +370,13 @@ def keep_checkpoints(
     """
     last, best = training.checkpoints(name)
     sign = 1.0 if evaluator.metric_cmp_fn(1.0, 0.0) else -1.0
+    latest = getattr(trainer, "latest_is_best", False)
 
     def score(engine: Any) -> float:
         metric = evaluator.state.key_metric_name
         if np.isnan(engine.state.metrics[metric]):
             raise ValueError(f"{metric} is NaN, by which no epoch of {name} can be chosen.")
-        return sign * engine.state.metrics[metric]
+        return trainer.state.epoch if latest else sign * engine.state.metrics[metric]
 
     keep_best = Checkpoint(
         {"model": ema.ema_model if ema else network},
@@ -373,6 +393,7 @@ def keep_checkpoints(
         "lr_scheduler": lr_scheduler,
         "trainer": trainer,
         "keep_best": keep_best,
+        **getattr(trainer, "also_kept", {}),
     }
     if ema:
         ema.attach(trainer)

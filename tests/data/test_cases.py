@@ -12,7 +12,7 @@ from PIL import Image
 
 from ci.dicom_series import write_series
 from common.data import cases
-from common.data.cases import list_cases, shard, with_both_classes
+from common.data.cases import list_cases, shard, with_both_classes, with_lesions
 from common.files import BadFileError, Failures
 
 CT = np.linspace(-1000, 400, 336).reshape(8, 7, 6).astype(np.int16)
@@ -762,3 +762,32 @@ def test_faults_of_the_program_are_loud_in_tests(tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "read_nifti", lambda path: len(None))
     with pytest.raises(TypeError):
         listed_with_failures(write_dataset(tmp_path))
+
+
+def test_one_organ_of_a_mask_of_several_is_asked_for_by_its_values(tmp_path):
+    save(CT, tmp_path / "ct.nii.gz")
+    several = save(np.where(CT > 0, 5, 2).astype(np.uint8), tmp_path / "elsewhere" / "organs.nii.gz")
+    options = {"organ_path": str(several)}
+    (case,) = listed(tmp_path / "ct.nii.gz", organ_labels=[2, 5], **options)
+    assert case["organ"] == str(several)
+    with pytest.raises(BadFileError, match=r"expected a mask of the organ \(organ_labels 7\), got an empty one"):
+        listed(tmp_path / "ct.nii.gz", organ_labels=7, **options)
+    with pytest.raises(BadFileError, match="organs"):
+        listed(tmp_path / "ct.nii.gz", **options)
+
+
+def test_scans_with_lesions_are_refused_where_healthy_ones_are_expected(tmp_path):
+    write_dataset(tmp_path)
+    save(MASK * 0, tmp_path / "masks" / "b.nii.gz")
+    split = [item("a"), {**item("b"), "organ": "masks/a.nii.gz"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"testing": split}))
+    left, reasons = listed_with_failures(tmp_path, lesions=False)
+    assert left == ["b"]
+    assert "expected a scan without tumours" in reasons["a"]
+
+
+def test_cases_with_lesions_are_those_whose_label_is_not_empty(tmp_path):
+    write_dataset(tmp_path)
+    save(MASK * 0, tmp_path / "masks" / "b.nii.gz")
+    items = [{"label": str(tmp_path / "masks" / f"{name}.nii.gz"), "case": name} for name in ("a", "b")]
+    assert names(with_lesions([*items, {"case": "c"}])) == ["a"]

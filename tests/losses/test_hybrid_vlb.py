@@ -53,3 +53,11 @@ def test_rescaling_multiplies_the_bound_alone(batch):
     plain, rescaled = (HybridVLBLoss(schedule, rescale=r, reduction="none")(pred, batch) for r in (False, True))
     simple = HybridVLBLoss(schedule, reduction="none")(pred[:, :4], batch)
     torch.testing.assert_close(rescaled - simple, 4 * (plain - simple))
+
+
+def test_the_absolute_error_of_the_noise_is_an_option(batch):
+    epsilon = predict(TinyUNet(), batch)[:, :4]
+    loss = HybridVLBLoss(SCHEDULE, error="absolute")(epsilon, batch)
+    torch.testing.assert_close(loss, (epsilon - batch["noise"]).abs().mean())
+    with pytest.raises(ValueError, match="squared or absolute"):
+        HybridVLBLoss(SCHEDULE, error="huber")

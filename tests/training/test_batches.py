@@ -7,8 +7,14 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from common.losses.hybrid_vlb import HybridVLBLoss
+from common.networks.vqgan import VQGAN
 from common.schedulers import NoiseSchedule
-from common.training.batches import CoarseNoisePrepareBatch, NoisyPrepareBatch, PatchPrepareBatch
+from common.training.batches import (
+    CoarseNoisePrepareBatch,
+    LatentPrepareBatch,
+    NoisyPrepareBatch,
+    PatchPrepareBatch,
+)
 from common.transforms.slices import UNKNOWN
 
 
@@ -273,3 +279,41 @@ def test_of_an_organ_that_the_network_finds_the_right_part_is_taken_and_masks_ar
     assert prepare.patches(drawn, None, False)["organ"].sum() == 24
     assert prepare.patches(unknown, None, False)["organ"].sum() == 12
     assert torch.equal(prepare.find_organ(drawn["image"])[0], organ_at(6, 5, (3, 4)))
+
+
+def latent_batch():
+    torch.manual_seed(0)
+    label = torch.zeros(4, 1, 8, 8, 8)
+    label[:, :, 2:5, 2:5, 2:5] = 1
+    return {"image": torch.rand(4, 1, 8, 8, 8) * 2 - 1, "label": label}
+
+
+def autoencoder():
+    torch.manual_seed(0)
+    made = VQGAN(3, (4, 8), ((2, 2, 2),), embedding_dim=3, num_embeddings=16, norm_num_groups=4)
+    made(torch.rand(1, 1, 8, 8, 8))
+    return made
+
+
+def test_latent_images_are_noised_and_told_where_tumours_are():
+    made, batch = autoencoder(), latent_batch()
+    latent, target, _, given = LatentPrepareBatch(made, 4)(batch)
+    assert latent.shape == target["noise"].shape == (4, 3, 4, 4, 4)
+    assert torch.equal(given["condition"], made.eval().condition(batch["image"], batch["label"]))
+    assert given["timesteps"].max() < 4
+
+
+def test_the_autoencoder_is_left_as_it_is():
+    made = autoencoder().train()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    latent, *_ = LatentPrepareBatch(made, 4)(latent_batch())
+    assert made.training
+    assert not latent.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_latent_noise_for_validation_is_fixed_and_timesteps_are_spread():
+    prepare = LatentPrepareBatch(autoencoder(), 4, fixed=True)
+    first, second = (prepare(latent_batch())[3] for _ in range(2))
+    assert torch.equal(first["noise"], second["noise"])
+    assert first["timesteps"].tolist() == [0, 1, 2, 3]
