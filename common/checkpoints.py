@@ -96,6 +96,11 @@ def read_weights(path: str | os.PathLike, leave_out: Sequence[str] = ()) -> dict
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}: train the bundle, or set model_path.")
     weights = read_data(path, "a file of weights (tensors only)")
+    if isinstance(weights, Mapping) and isinstance(weights.get("state_dict"), Mapping):
+        raise ValueError(
+            f"{path}: expected a raw state dict of tensors, got a checkpoint of PyTorch Lightning; weights of the "
+            "authors' own programs do not fit these networks: train the bundle, or set model_path."
+        )
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: expected a raw state dict of tensors, got {type(weights).__name__} of other things.")
     if broken := not_finite({name: value for name, value in weights.items() if name.split(".")[0] not in leave_out}):

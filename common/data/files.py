@@ -1,11 +1,13 @@
 """Reading a case, whatever it lies in, and writing results that a killed run leaves whole or not at all."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import Dataset, MetaTensor, NibabelReader, NibabelWriter
 from monai.transforms import EnsureChannelFirstd, LoadImaged, MapTransform, SaveImage, SaveImaged, Transform
@@ -54,10 +56,15 @@ class FitCased(Transform):
 
     Args:
         label_values: see ``list_cases``.
+        organ_labels: see ``list_cases``; of a mask of several organs that is left which is asked for.
     """
 
-    def __init__(self, label_values: Mapping[str, str] | None = None) -> None:
-        self.label_values = label_values
+    def __init__(
+        self,
+        label_values: Mapping[str, str] | None = None,
+        organ_labels: int | Sequence[int] | None = None,
+    ) -> None:
+        self.label_values, self.organ_labels = label_values, organ_labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item, whose images are MetaTensors of shape (C, X, Y[, Z]).
@@ -76,6 +83,10 @@ class FitCased(Transform):
         if isinstance(item.get("label"), MetaTensor) and self.label_values is not None:
             values = (0, *map(int, self.label_values))
             refuse_other_values(convert_to_numpy(item["label"]), values, item["label"].meta["filename_or_obj"])
+        organ = item.get("organ")
+        if self.organ_labels is not None and isinstance(organ, MetaTensor):
+            wanted = torch.as_tensor(ensure_tuple(self.organ_labels)).to(organ)
+            item["organ"] = MetaTensor(torch.isin(organ.as_tensor(), wanted).to(organ.dtype), meta=organ.meta)
         return {**item, "image": image}
 
 
@@ -112,7 +123,16 @@ class CaseDataset(Dataset):
 
 
 class CaseWriter(NibabelWriter):
-    """Writes NIfTI for ``SaveImaged``: with all axes of the image, also of one slice, and whole or not at all."""
+    """Writes NIfTI for ``SaveImaged``: with all axes of the image, also of one slice, and whole or not at all.
+
+    Args:
+        description: stands in the header.
+        kwargs: see ``NibabelWriter``.
+    """
+
+    def __init__(self, *args: Any, description: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.description = description
 
     def set_data_array(
         self, data_array: Any, channel_dim: int | None = 0, squeeze_end_dims: bool = True, **kwargs: Any
@@ -130,8 +150,11 @@ class CaseWriter(NibabelWriter):
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write a file; a killed run leaves no half of it."""
+        voxels: Any = self.data_obj
+        image = self.create_backend_obj(voxels, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
+        image.header["descrip"] = self.description
         with replacing(filename) as temporary:
-            super().write(temporary, verbose=verbose, **obj_kwargs)
+            nib.save(image, temporary)
 
 
 MASKS = ("mask", "organ", "wanted")
@@ -147,6 +170,7 @@ class SaveMapsd(SaveImaged):
         keys: of the results, shape (C, X, Y[, Z]); float32 but for masks.
         output_dir: of the run.
         postfixes: what stands in the key's place in the names of files, by key.
+        descriptions: what stands in the headers of files, by key, at most 79 letters.
         allow_missing_keys: see MONAI.
     """
 
@@ -155,6 +179,7 @@ class SaveMapsd(SaveImaged):
         keys: KeysCollection,
         output_dir: PathLike,
         postfixes: Mapping[str, str] | None = None,
+        descriptions: Mapping[str, str] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys=allow_missing_keys)
@@ -164,7 +189,7 @@ class SaveMapsd(SaveImaged):
                 output_postfix=(postfixes or {}).get(str(key), str(key)),
                 output_dtype=np.uint8 if key in MASKS else np.float32,
                 resample=False,
-                writer=CaseWriter,
+                writer=cast(Any, partial(CaseWriter, description=(descriptions or {}).get(str(key), ""))),
                 print_log=False,
             )
             for key in self.keys

@@ -26,10 +26,7 @@ from .scores import Scores
 logger = logging.getLogger(__name__)
 
 
-OVERLAY_LEGEND = (
-    "Cyan: the organ that was searched. Yellow: what the mask calls lesion. Lime: lesions by the label. "
-    "Slices are counted from the feet; the patient's right is on the left."
-)
+SIDES = "Slices are counted from the feet; the patient's right is on the left."
 
 
 class CaseReport:
@@ -113,13 +110,14 @@ class CaseReport:
             logger.info(f"report: {self.output_dir / 'report.html'}")
 
     def _sections(self, rows: Sequence[Row], failed: Mapping[str, str]) -> list[Section]:
+        legend = f"{self.display.legend} {SIDES}"
         pictures = [Picture(case, self._overlay(case).read_bytes()) for case in self._drawn]
         parameters = [{"parameter": name, "value": str(value)} for name, value in self.parameters.items()]
         return [
             Section("Cases", rows=with_all_columns(rows)),
             Section("Cases that could not be done", rows=[{"case": c, "reason": r} for c, r in failed.items()]),
             *(self.scores.sections() if self.scores else []),
-            Section("Most anomalous slices", text=[OVERLAY_LEGEND], pictures=pictures) if pictures else Section(""),
+            Section(self.display.heading, text=[legend], pictures=pictures) if pictures else Section(""),
             Section("Parameters", rows=parameters),
             Section("Versions", rows=versions()),
         ]

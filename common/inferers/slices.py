@@ -14,7 +14,7 @@ from scipy.ndimage import label
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..transforms.grid import pixel_size_mm, to_canvas
+from ..transforms.grid import pixel_size_mm, to_canvas, voxel_size_mm
 from ..transforms.organ import fill_holes
 from .grid import Grid
 from .models import finite
@@ -43,14 +43,13 @@ class Stepwise:
         return {}
 
 
-class SlicewiseInferer(Inferer):
-    """Examine images one after another; what is looked for is left to subclasses.
+class PatchwiseInferer(Inferer):
+    """Examine images one after another, patch by patch; what is looked for is left to subclasses.
 
     It has no state: the same image and the same network give the same result.
 
     Args:
-        grid: the network's.
-        threshold: of the mask in the map's unit, used with a warning where the weights bring none.
+        patch_size: the networks' input along each axis.
         num_samples: how often each patch is done with other noise.
         slice_batch_size: slices or patches in a batch.
         seed: of all draws; those of a patch do not depend on the other patches of its batch.
@@ -58,14 +57,13 @@ class SlicewiseInferer(Inferer):
         progress: show a progress bar for each image.
 
     Raises:
-        ValueError: if there is nothing to do, or ``threshold`` is no number.
+        ValueError: if there is nothing to do.
     """
 
     def __init__(
         self,
         *,
-        grid: Grid,
-        threshold: float,
+        patch_size: Sequence[int],
         num_samples: int = 1,
         slice_batch_size: int = 16,
         seed: int = 0,
@@ -77,9 +75,7 @@ class SlicewiseInferer(Inferer):
             raise ValueError(
                 f"num_samples and slice_batch_size must be >= 1, got {num_samples} and {slice_batch_size}."
             )
-        if not np.isfinite(threshold):
-            raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {threshold}.")
-        self.grid, self.threshold, self.num_samples = grid, threshold, num_samples
+        self.patch_size, self.num_samples = patch_size, num_samples
         self.slice_batch_size, self.seed, self.amp, self.progress = slice_batch_size, seed, amp, progress
 
     @torch.no_grad()
@@ -93,11 +89,15 @@ class SlicewiseInferer(Inferer):
         Raises:
             ValueError: if the organ is empty, the image or the result not finite, or its pixel size unknown.
         """
-        pixel_mm = pixel_size_mm(inputs)
+        size_mm = self.size_mm(inputs)
         plain = convert_to_tensor(inputs, track_meta=False).float()
         if not plain.isfinite().all():
             raise ValueError("the image holds NaN or infinite values.")
-        return finite(torch.stack([self.examine(image, pixel_mm, network) for image in plain]))
+        return finite(torch.stack([self.examine(image, size_mm, network) for image in plain]))
+
+    def size_mm(self, image: Tensor) -> tuple[float, ...]:
+        """Return what ``examine`` is told of the size of an image's voxels."""
+        return voxel_size_mm(image)
 
     @property
     @abstractmethod
@@ -105,12 +105,12 @@ class SlicewiseInferer(Inferer):
         """What each channel of the result is; channels of one name belong together."""
 
     @abstractmethod
-    def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
+    def examine(self, volume: Tensor, size_mm: Any, network: nn.Module, /) -> Tensor:
         """Return the channels of one image.
 
         Args:
             volume: shape (C, X, Y[, Z]), finite.
-            pixel_mm: of its pixels along X and Y.
+            size_mm: see the method of this name.
             network: the container.
         """
 
@@ -153,7 +153,7 @@ class SlicewiseInferer(Inferer):
                 counted,
                 images,
                 where,
-                self.grid.patch_size,
+                self.patch_size,
                 self.slice_batch_size,
                 self.num_samples,
                 self.seed,
@@ -180,8 +180,60 @@ class SlicewiseInferer(Inferer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Numbers that the values of a map depend on, by the names of keys; a threshold is kept with them."""
+        """Numbers that the values of a result depend on, by the names of keys; a threshold is kept with them."""
         return {"num_samples": self.num_samples}
+
+    def threshold_warning(self, network: nn.Module) -> str:
+        """Return what is doubtful about the threshold of masks in a sentence; nothing where no mask has one.
+
+        Args:
+            network: container with the ``threshold`` and what it was ``fitted_with``.
+        """
+        return ""
+
+
+class SlicewiseInferer(PatchwiseInferer):
+    """Examine images slice by slice on the network's grid.
+
+    Args:
+        grid: the network's.
+        threshold: of the mask in the map's unit, used with a warning where the weights bring none.
+        num_samples: see ``PatchwiseInferer``.
+        slice_batch_size: see ``PatchwiseInferer``.
+        seed: see ``PatchwiseInferer``.
+        amp: see ``PatchwiseInferer``.
+        progress: see ``PatchwiseInferer``.
+
+    Raises:
+        ValueError: if there is nothing to do, or ``threshold`` is no number.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: Grid,
+        threshold: float,
+        num_samples: int = 1,
+        slice_batch_size: int = 16,
+        seed: int = 0,
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(
+            patch_size=grid.patch_size,
+            num_samples=num_samples,
+            slice_batch_size=slice_batch_size,
+            seed=seed,
+            amp=amp,
+            progress=progress,
+        )
+        if not np.isfinite(threshold):
+            raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {threshold}.")
+        self.grid, self.threshold = grid, threshold
+
+    def size_mm(self, image: Tensor) -> tuple[float, ...]:
+        """Return the size of an image's pixels in the slice."""
+        return pixel_size_mm(image)
 
     def mask_threshold(self, network: nn.Module) -> float:
         """Return the threshold that came with the weights, or the key's, and say what is doubtful about it."""
@@ -191,11 +243,7 @@ class SlicewiseInferer(Inferer):
         return fitted if np.isfinite(fitted) else self.threshold
 
     def threshold_warning(self, network: nn.Module) -> str:
-        """Return what is doubtful about the threshold of masks in a sentence, or nothing.
-
-        Args:
-            network: container with the ``threshold`` and what it was ``fitted_with``.
-        """
+        """Return what is doubtful about the threshold of masks in a sentence, or nothing."""
         if not np.isfinite(_fitted_threshold(network)):
             return f"the weights bring no threshold: masks are made with {self.threshold:g}."
         theirs, ours = getattr(network, "fitted_with", {}), self.settings

@@ -37,6 +37,8 @@ class Display:
         version: what the image beside it is called.
         version_key: where that is found.
         version_window: values shown black and white in it; None takes the image's.
+        heading: of the pictures of all cases.
+        legend: of their colours.
     """
 
     channel: int = 0
@@ -47,6 +49,8 @@ class Display:
     version: str = "healthy version"
     version_key: str = "healthy"
     version_window: tuple[float, float] | None = None
+    heading: str = "Most anomalous slices"
+    legend: str = "Cyan: the organ that was searched. Yellow: what the mask calls lesion. Lime: lesions by the label."
 
     def window_of(self, image: Array) -> tuple[float, float]:
         """Return the intensities of an image that are shown black and white."""

@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor, NibabelWriter
+from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     EnsureChannelFirst,
@@ -159,12 +159,12 @@ def test_a_film_is_read_as_it_hangs_and_its_result_lies_on_it(tmp_path, name):
 def stopping(monkeypatch):
     """Let the disk be full after half of a file."""
 
-    def write(self, filename, verbose=False, **options):
+    def save(image, filename):
         with open(filename, "wb") as file:
             file.write(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(NibabelWriter, "write", write)
+    monkeypatch.setattr(nib, "save", save)
 
 
 def written(path, voxels=VOLUME):
@@ -276,3 +276,20 @@ def test_a_label_of_other_values_is_refused_in_training_too():
 
 def test_a_mask_that_a_run_does_not_load_stays_a_path():
     assert FitCased()({"image": meta(VOLUME[None]), "wanted": "a_wanted.nii"})["wanted"] == "a_wanted.nii"
+
+
+def test_of_a_mask_of_several_organs_the_one_that_is_asked_for_is_left():
+    image = MetaTensor(torch.zeros(1, 2, 2, 1), affine=torch.eye(4))
+    organ = MetaTensor(torch.tensor([[0.0, 2], [3, 5]])[None, ..., None], affine=torch.eye(4))
+    fitted = FitCased(organ_labels=[2, 3])({"image": image, "organ": organ})["organ"]
+    assert fitted[0, ..., 0].tolist() == [[0, 1], [1, 0]]
+    assert fitted.dtype == organ.dtype
+    assert FitCased()({"image": image, "organ": organ})["organ"] is organ
+
+
+def test_a_description_stands_in_the_header(tmp_path):
+    image = MetaTensor(torch.zeros(1, 2, 2, 2), affine=torch.eye(4), meta={"filename_or_obj": "a.nii.gz"})
+    SaveMapsd(["map", "mask"], str(tmp_path), descriptions={"map": "SYNTHETIC"})({"map": image, "mask": image})
+    header = nib.load(tmp_path / "a" / "a_map.nii.gz").header
+    assert header["descrip"].item() == b"SYNTHETIC"
+    assert nib.load(tmp_path / "a" / "a_mask.nii.gz").header["descrip"].item() == b""

@@ -1,0 +1,104 @@
+"""Data sets written from the outputs of a run."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import nibabel as nib
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.utils import convert_to_numpy
+from numpy.typing import NDArray
+
+from ..files import replacing, write_text
+from .output import from_all_ranks
+
+FORMS = ("msd", "nnunet")
+
+
+class SyntheticDataset:
+    """Write synthetic images with their masks as a data set that trainings read.
+
+    ``msd`` is the form of the Medical Segmentation Decathlon: ``imagesTr``, ``labelsTr`` with 1 in tumours, and
+    ``organsTr``, listed in ``dataset.json`` with the keys that the bundles of this collection read. ``nnunet`` is the
+    raw form of nnU-Net 2: ``imagesTr/<case>_0000.nii.gz``, and ``labelsTr`` with 1 in the organ and 2 in tumours.
+    ``Ts`` stands for ``Tr`` in a list for testing.
+
+    Args:
+        output_dir: of the data set.
+        form: one of ``FORMS``.
+        organ: its name.
+        split: list of ``dataset.json`` that the cases belong to.
+
+    Raises:
+        ValueError: for another form.
+    """
+
+    def __init__(self, output_dir: str, form: str = "msd", organ: str = "liver", split: str = "training") -> None:
+        if form not in FORMS:
+            raise ValueError(f"dataset_form must be one of {', '.join(FORMS)}, got {form!r}.")
+        self.output_dir, self.form, self.organ, self.split = Path(output_dir), form, organ, split
+        self.items: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator whose output has ``synthetic``, ``mask`` and ``organ``."""
+        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _add(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case, patient = str(item["case"]), str(item.get("patient", item["case"]))
+            voxels = {key: convert_to_numpy(output[key])[0] for key in ("synthetic", "mask", "organ")}
+            affine = convert_to_numpy(output["synthetic"].affine)
+            tumour, organ = (voxels[key] > 0 for key in ("mask", "organ"))
+            msd = self.form == "msd"
+            image = np.round(voxels["synthetic"]).clip(-1024, 3071).astype(np.int16)
+            label = tumour if msd else np.where(tumour, 2, organ)
+            self._save(image, affine, f"images{self.letters}", f"{case}.nii.gz" if msd else f"{case}_0000.nii.gz")
+            self._save(label.astype(np.uint8), affine, f"labels{self.letters}", f"{case}.nii.gz")
+            paths = {key: f"{key}s{self.letters}/{case}.nii.gz" for key in ("image", "label")}
+            if msd:
+                self._save(organ.astype(np.uint8), affine, f"organs{self.letters}", f"{case}.nii.gz")
+                paths["organ"] = f"organs{self.letters}/{case}.nii.gz"
+            self.items.append({"case": case, "patient": patient, **paths, "image_label": int(tumour.any())})
+
+    @property
+    def letters(self) -> str:
+        """What folders of the split end with."""
+        return "Ts" if self.split == "testing" else "Tr"
+
+    def _save(self, voxels: NDArray[Any], affine: NDArray[Any], folder: str, name: str) -> None:
+        image = nib.Nifti1Image(voxels, affine)
+        image.header["descrip"] = "SYNTHETIC tumours"
+        with replacing(self.output_dir / folder / name) as temporary:
+            nib.save(image, temporary)
+
+    def _write(self) -> None:
+        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
+        if idist.get_rank() == 0:
+            content = self._msd(items) if self.form == "msd" else self._nnunet(len(items))
+            write_text(self.output_dir / "dataset.json", json.dumps(content, indent=1) + "\n")
+
+    def _msd(self, items: list[dict[str, Any]]) -> Mapping[str, Any]:
+        splits = {split: items if split == self.split else [] for split in ("training", "validation", "testing")}
+        return {
+            "name": f"synthetic tumours of the {self.organ}",
+            "description": "SYNTHETIC tumours in scans that had none",
+            "modality": {"0": "CT"},
+            "labels": {"0": "background", "1": "tumour"},
+            **splits,
+        }
+
+    def _nnunet(self, count: int) -> Mapping[str, Any]:
+        return {
+            "name": f"synthetic tumours of the {self.organ}",
+            "description": "SYNTHETIC tumours in scans that had none",
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0, self.organ: 1, "tumour": 2},
+            "numTraining": count if self.letters == "Tr" else 0,
+            "file_ending": ".nii.gz",
+        }

@@ -1,0 +1,145 @@
+"""Tumours that were put into images, beside those that patients have."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from monai.utils import convert_to_numpy
+from numpy.typing import NDArray
+from scipy.ndimage import label
+
+from ..metrics.intervals import rows_with_intervals
+from ..metrics.radiomics import SHAPES, separability, tumour_features
+from ..metrics.statistics import Record, Row, Statistic, mean_of_column
+from ..metrics.synthesis import examine_tumours
+from .output import as_seen, spacing_mm
+from .scores import Scores
+
+CHANGED_HU = 10.0
+"""A tumour that changes its voxels by less, on average, is hardly one."""
+
+
+@dataclass(frozen=True)
+class SynthesisRecord(Record):
+    """What is kept of a case; its tumours stand in place of slices.
+
+    Attributes:
+        features: of each tumour, see ``tumour_features``.
+    """
+
+    features: list[dict[str, float]]
+
+
+class SynthesisScores(Scores):
+    """Measure the tumours that an evaluator has put into its cases, and compare them with those that patients have.
+
+    The items of its output need ``image``, ``synthetic``, ``mask`` and ``organ``, each of shape (1, X, Y, Z). Besides
+    the tables of all scores there is ``per_tumour.csv``.
+
+    Args:
+        real: items with ``image``, HU and the organ's mask, and ``label``; their tumours are measured in the same way.
+        reconstruct: returns a row for each real item, how well its organ is reconstructed, for ``reconstruction.csv``.
+        output_dir: see ``Scores``.
+        num_resamples: see ``Scores``.
+    """
+
+    title = "Tumours"
+
+    def __init__(
+        self,
+        output_dir: str | None = None,
+        num_resamples: int = 0,
+        real: Sequence[Mapping[str, Any]] = (),
+        reconstruct: Callable[[], list[Row]] | None = None,
+    ) -> None:
+        super().__init__(output_dir, num_resamples)
+        self.real, self.reconstruct = real, reconstruct
+        self.real_rows: list[Row] = []
+        self.real_features: list[dict[str, float]] = []
+
+    def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[Record]:
+        """Yield the record of a case, its tumours in place of slices."""
+        seen = as_seen(output, ("image", "synthetic", "mask", "organ"))
+        masks = (seen["mask"] > 0, seen["organ"] > 0)
+        tumours = examine_tumours(seen["synthetic"], *masks, spacing_mm(output["mask"]), before=seen["image"])
+        case, patient = item["case"], str(item.get("patient", item["case"]))
+        row = {"case": case, "tumours": len(tumours), **_means(tumours)}
+        features = _features(seen["synthetic"], masks[0], spacing_mm(output["mask"])) if self.real else []
+        yield SynthesisRecord(case, patient, row, [{"case": case, **tumour} for tumour in tumours], features)
+
+    def summarise(self) -> tuple[list[Row], dict[str, float]]:
+        """Return means over all tumours, in the summary and of the evaluator."""
+        if self.real and not self.real_rows:
+            self._measure_real_tumours()
+        made = [record.slice_rows for record in self.records]
+        for tumours in made:
+            for tumour in tumours:
+                tumour["changed"] = float(tumour["change_hu"] >= CHANGED_HU)
+        statistics: dict[str, Statistic] = {
+            "diameter, mm": mean_of_column(made, "diameter_mm"),
+            "share inside the organ": mean_of_column(made, "inside"),
+            f"share that changes by {CHANGED_HU:g} HU or more": mean_of_column(made, "changed"),
+            "change within, HU": mean_of_column(made, "change_hu"),
+            "contrast, HU": mean_of_column(made, "contrast_hu"),
+            "noise within over around": mean_of_column(made, "noise_ratio"),
+        }
+        if self.real_rows:
+            low, high = np.nanpercentile([row["contrast_hu"] for row in self.real_rows], [5, 95])
+            for tumours in made:
+                for tumour in tumours:
+                    tumour["as_real"] = float(low <= tumour["contrast_hu"] <= high)
+            statistics["share with a contrast that 90 % of real tumours have"] = mean_of_column(made, "as_real")
+        patients = [record.patient for record in self.records]
+        rows = rows_with_intervals(patients, statistics, self.num_resamples)
+        if self.real_rows:
+            rows += self._lookalikes()
+        for name, value in _means(self.real_rows).items():
+            rows.append({"metric": f"real tumours: mean {name}", "value": value, "low": np.nan, "high": np.nan})
+        return rows, {row["metric"]: row["value"] for row in rows}
+
+    def _measure_real_tumours(self) -> None:
+        for index in range(len(self.real)):
+            item = self.real[index]
+            image, truth = convert_to_numpy(item["image"]), convert_to_numpy(item["label"])[0] > 0
+            organ = image[1] > 0 if len(image) > 1 else np.ones_like(truth)
+            size_mm = spacing_mm(item["label"])
+            found = examine_tumours(image[0], truth, organ, size_mm)
+            self.real_rows += [{"case": item["case"], **tumour} for tumour in found]
+            self.real_features += _features(image[0], truth, size_mm)
+
+    def _lookalikes(self) -> list[Row]:
+        """Return how well a classifier tells made tumours from real ones; 0.5 says that they look alike."""
+        made = [(features, record.patient) for record in self.records for features in record.features]
+        patients = [f"made {patient}" for _, patient in made] + [f"real {row['case']}" for row in self.real_rows]
+        features, kinds = [f for f, _ in made] + self.real_features, [0] * len(made) + [1] * len(self.real_features)
+        grey = [name for name in self.real_features[0] if name not in SHAPES]
+        return [
+            {
+                "metric": f"AUROC of a classifier, made or real, by {words}",
+                "value": value,
+                "low": np.nan,
+                "high": np.nan,
+            }
+            for words, value in (
+                ("grey values", separability(features, kinds, patients, grey)),
+                ("grey values and shape", separability(features, kinds, patients)),
+            )
+        ]
+
+    def tables(self) -> dict[str, list[Row]]:
+        """Return the rows of each file."""
+        tables = super().tables()
+        tables["per_tumour"] = tables.pop("per_slice")
+        rebuilt = self.reconstruct() if self.reconstruct else []
+        return {**tables, "real_tumours": self.real_rows, "reconstruction": rebuilt}
+
+
+def _means(tumours: Sequence[Row]) -> Row:
+    names = ("diameter_mm", "contrast_hu", "noise_ratio", "change_hu")
+    return {name: float(np.nanmean([row[name] for row in tumours])) for name in names if tumours and name in tumours[0]}
+
+
+def _features(image: NDArray[Any], tumours: NDArray[np.bool_], size_mm: Sequence[float]) -> list[dict[str, float]]:
+    pieces, count = label(tumours, np.ones((3, 3, 3), dtype=bool))
+    return [tumour_features(image, pieces == number, size_mm) for number in range(1, count + 1)]

@@ -1,0 +1,268 @@
+"""Tumours put into CT volumes: what is synthesised, patch by patch, and how it enters the image."""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.utils import convert_to_numpy, convert_to_tensor
+from torch import Tensor, nn
+
+from ..samplers.ancestral import sample
+from ..samplers.ddim import decode
+from ..samplers.noise import randn_like, with_condition
+from ..schedulers import NoiseSchedule
+from ..transforms.grid import from_slices, patch_corners, resample_volume, size_along, to_slices, voxel_size_mm
+from ..transforms.intensity import scale_hu, unscale_hu
+from ..transforms.tumours import TumourShapes, blend_weight, handcrafted
+from .models import noise_predictor
+from .patches import Generators, Patch, patches_around
+from .slices import PatchwiseInferer, Progress, Stepwise
+
+MARGIN = 4
+"""Voxels of the network's grid that a patch shows around a tumour at least."""
+
+
+class Synthesiser(Stepwise, ABC):
+    """Says what images look like where tumours are wanted; how is left to subclasses."""
+
+    @abstractmethod
+    def __call__(
+        self, image: Tensor, tumours: Tensor, network: nn.Module, generators: Generators, progress: Progress
+    ) -> Tensor:
+        """Return images with tumours, of which only these are used.
+
+        Args:
+            image: healthy, in [-1, 1], shape (B, 1, X, Y, Z).
+            tumours: 1 where they are wanted, else 0, of the same shape.
+            network: the container.
+            generators: one for each image.
+            progress: hands on the steps of a sampler.
+        """
+
+
+class DiffusionSynthesiser(Synthesiser):
+    """Tumours sampled in the latent images of an autoencoder, which is shown what is around them.
+
+    Source: Chen et al. 2024, "Towards Generalizable Tumor Synthesis", section 3.2.
+
+    Args:
+        schedule: of the steps to make.
+        sampler: ``ddpm``, as in the paper for early tumours, or ``ddim``, its sampler for larger ones.
+        part: name of the diffusion model in the container, whose part ``autoencoder`` has the latent images.
+        mask_mode: see ``VQGAN.condition``.
+        amp: bfloat16 autocast for the diffusion model.
+        compile: ``torch.compile`` for it.
+
+    Raises:
+        ValueError: if ``sampler`` is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        schedule: NoiseSchedule,
+        sampler: str = "ddpm",
+        part: str = "diffusion",
+        mask_mode: str = "area",
+        amp: bool = False,
+        compile: bool = False,
+    ) -> None:
+        if sampler not in ("ddpm", "ddim"):
+            raise ValueError(f"sampler must be ddpm or ddim, got {sampler!r}.")
+        self.schedule, self.sampler, self.part = schedule, sampler, part
+        self.mask_mode, self.amp, self.compile = mask_mode, amp, compile
+
+    def __call__(
+        self, image: Tensor, tumours: Tensor, network: nn.Module, generators: Generators, progress: Progress
+    ) -> Tensor:
+        """Return what is decoded from the latent images that were sampled."""
+        autoencoder: Any = network.get_submodule("autoencoder")
+        model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
+        condition = autoencoder.condition(image, tumours, self.mask_mode)
+        shape = (len(image), autoencoder.embedding_dim, *condition.shape[2:])
+        if self.sampler == "ddpm":
+            latent = sample(model, shape, self.schedule, condition, generators, progress=progress)
+        else:
+            noise, highest = randn_like(image.new_empty(shape), generators), self.schedule.num_train_timesteps
+            told, bounds = with_condition(model, condition), (-1.0, 1.0)
+            latent = decode(told, noise, self.schedule, highest, bounds=bounds, progress=progress)
+        return autoencoder.decode(latent).clamp(-1, 1)
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of the schedule."""
+        return len(self.schedule)
+
+
+class HandcraftedSynthesiser(Synthesiser):
+    """Tumours that are drawn, not learnt, see ``handcrafted``: for comparisons, and where there are no weights.
+
+    Args:
+        window: HU at -1 and 1.
+    """
+
+    def __init__(self, *, window: Sequence[float]) -> None:
+        self.window = window
+
+    def __call__(
+        self, image: Tensor, tumours: Tensor, network: nn.Module, generators: Generators, progress: Progress
+    ) -> Tensor:
+        """Return the images, darker by the texture of tumours."""
+        made = [
+            handcrafted(convert_to_numpy(one), np.random.RandomState(own.initial_seed() % 2**32), self.window)
+            for one, own in zip(image[:, 0], generators, strict=True)
+        ]
+        return torch.from_numpy(np.stack(made))[:, None].to(image)
+
+
+class SynthesisInferer(PatchwiseInferer):
+    """Put tumours into CT volumes.
+
+    Shape and place are drawn on the volume's own grid, what they look like is synthesised on the network's, and the
+    change between the volume there, before and after, is brought back and blended in: what is finer than the network's
+    voxels stays, and so does, to the bit, all that lies beyond the blend.
+
+    Args:
+        synthesisers: by the name of a size of tumours what synthesises them.
+        shapes: of the tumours; it is not drawn from, but copied for each image.
+        voxel_mm: of the network's grid.
+        patch_size: the networks' input.
+        window: HU at -1 and 1 for the networks.
+        slice_batch_size: see ``PatchwiseInferer``.
+        seed: of all draws, which also depend on the organ, so that each volume has its own.
+        amp: see ``PatchwiseInferer``.
+        progress: see ``PatchwiseInferer``.
+    """
+
+    channels = ("synthetic", "change", "mask", "organ")
+    """Image in HU, absolute change in HU, 1 in tumours, binary organ."""
+
+    def __init__(
+        self,
+        *,
+        synthesisers: Mapping[str, Synthesiser],
+        shapes: TumourShapes,
+        voxel_mm: Sequence[float],
+        patch_size: Sequence[int],
+        window: Sequence[float],
+        slice_batch_size: int = 16,
+        seed: int = 0,
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(
+            patch_size=patch_size, slice_batch_size=slice_batch_size, seed=seed, amp=amp, progress=progress
+        )
+        self.synthesisers, self.shapes, self.voxel_mm, self.window = synthesisers, shapes, voxel_mm, window
+
+    def examine(self, volume: Tensor, size_mm: tuple[float, ...], network: nn.Module) -> Tensor:
+        """Return the ``channels`` of one volume.
+
+        Args:
+            volume: HU, then perhaps the organ's mask, shape (C, X, Y, Z).
+            size_mm: of its voxels.
+            network: the container.
+
+        Raises:
+            ValueError: for a single slice, other channels, without an organ, or where a tumour has no place.
+        """
+        if volume.ndim != 4 or len(volume) > 2:
+            raise ValueError(f"expected a volume in HU, perhaps an organ mask, got shape {tuple(volume.shape)}.")
+        image, grid = volume[:1], size_along(volume.shape[1:], size_mm, self.voxel_mm)
+        coarse = resample_volume(image, grid)
+        organ = volume[1:] > 0 if len(volume) == 2 else self.found_organ(coarse, volume.shape[1:], network)
+        shapes = deepcopy(self.shapes)
+        inside = convert_to_numpy(organ[0])
+        shapes.set_random_state(int(np.random.SeedSequence([self.seed, zlib.crc32(inside)]).generate_state(1)[0]))
+        tumours = shapes(inside, size_mm)
+        synthetic = self.insert(image, coarse, tumours, size_mm, network, shapes.drawn)
+        mask = torch.from_numpy(tumours > 0)[None].to(image)
+        return torch.cat([synthetic, (synthetic - image).abs(), mask, organ.to(image)])
+
+    def found_organ(self, coarse: Tensor, size: Sequence[int], network: nn.Module) -> Tensor:
+        """Return where the container's part ``organ`` sees the organ, on a volume's own grid, bool."""
+        found = self.segment_organ(scale_hu(to_slices(coarse), self.window), network, -1.0)
+        if not found.any():
+            raise ValueError("there is no organ to put a tumour into: the network found none.")
+        return resample_volume(from_slices(found.float(), 3), size) > 0.5
+
+    def insert(
+        self, image: Tensor, coarse: Tensor, tumours: Any, size_mm: Sequence[float], network: nn.Module, size: str
+    ) -> Tensor:
+        """Return an image with tumours.
+
+        Args:
+            image: HU, shape (1, X, Y, Z).
+            coarse: the same on the network's grid.
+            tumours: 1, 2, ... in the voxels of each, shape (X, Y, Z).
+            size_mm: of the voxels of the image.
+            network: the container.
+            size: of the tumours.
+        """
+        wanted = torch.stack([self._coarse_tumour(tumours == n, coarse) for n in range(1, int(tumours.max()) + 1)])
+        corners = {tuple(corner) for one in wanted for corner in self._corners(one[0])}
+        synthesiser = self.synthesisers[size]
+
+        def fill(*batch: Any, progress: Progress) -> Tensor:
+            patches, masks, generators = batch
+            return synthesiser(patches, masks, network, generators, progress)
+
+        images = [(scale_hu(coarse, self.window)[None], -1.0), (wanted.any(0)[None].to(coarse), 0.0)]
+        where = [Patch(0, list(corner)) for corner in sorted(corners)]
+        content, covered = self.in_batches(fill, images, where, synthesiser.num_steps, apart=True)
+        change = torch.where(covered, unscale_hu(content, self.window) - coarse, 0.0)[0]
+        weight = torch.from_numpy(blend_weight(tumours, size_mm))[None].to(image)
+        changed = image + weight * resample_volume(change, image.shape[1:])
+        return torch.where(weight > 0, changed, image)
+
+    def _coarse_tumour(self, tumour: Any, coarse: Tensor) -> Tensor:
+        """Return a tumour on the network's grid, one voxel at least, bool, shape (1, x, y, z)."""
+        share = resample_volume(torch.from_numpy(tumour)[None].to(coarse), coarse.shape[1:])
+        return share >= min(0.5, float(share.max()))
+
+    def _corners(self, tumour: Tensor) -> list[list[int]]:
+        inside = tumour.nonzero()
+        low, high = inside.amin(0).tolist(), inside.amax(0).tolist()
+        return patch_corners(low, high, self.patch_size, MARGIN)
+
+
+@torch.no_grad()
+def reconstruction_rows(dataset: Sequence[Mapping[str, Any]], inferer: SynthesisInferer, network: Any) -> list[dict]:
+    """Return how far the autoencoder's reconstruction is from the organ of each case.
+
+    Args:
+        dataset: items with ``case`` and ``image``: HU, then the organ's mask, MetaTensor of shape (2, X, Y, Z).
+        inferer: whose grid, window and patches are taken.
+        network: container with the part ``autoencoder``.
+    """
+    rows = []
+    for index in range(len(dataset)):
+        item = dataset[index]
+        volume, size_mm = convert_to_tensor(item["image"], track_meta=False).float(), voxel_size_mm(item["image"])
+        grid = size_along(volume.shape[1:], size_mm, inferer.voxel_mm)
+        organ = resample_volume(volume[-1:], grid) > 0.5
+        scaled = scale_hu(resample_volume(volume[:1], grid), inferer.window)[None]
+        where = list(patches_around(organ[None], organ[None], inferer.patch_size, MARGIN))
+
+        def rebuilt(patches: Tensor, generators: Generators, progress: Progress) -> Tensor:
+            return network.get_submodule("autoencoder")(patches)[0]
+
+        found, covered = inferer.in_batches(rebuilt, [(scaled, -1.0)], where)
+        difference = unscale_hu(found, inferer.window) - unscale_hu(scaled, inferer.window)
+        error = difference[organ[None] & covered]
+        fine = [float((x - F.avg_pool3d(x, 3, 1, 1))[organ[None]].std()) for x in (found, scaled)]
+        rows.append(
+            {
+                "case": item["case"],
+                "mean_absolute_error_hu": float(error.abs().mean()),
+                "root_mean_squared_error_hu": float(error.square().mean().sqrt()),
+                "bias_hu": float(error.mean()),
+                "noise_ratio": fine[0] / fine[1],
+            }
+        )
+    return rows
