@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import fire
 import numpy as np
@@ -19,7 +19,6 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from common.checkpoints import load_parts
 from common.metrics.segmentation import examine_segmentation, segmentation_statistics
@@ -28,56 +27,8 @@ from common.transforms.grid import pixel_size_mm
 
 from . import bundle_parser
 from .recipes import recipe_of
-from .timing import synchronise
-
-
-class Stopwatch:
-    """Adds up the time that a module takes, for its answers and for their gradients, within a ``with`` block.
-
-    Args:
-        module: any.
-
-    Attributes:
-        seconds: of all calls.
-        gradient_seconds: of the ways back through them.
-        calls: of the module.
-        images: of all calls.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.started, self.hooks = module, 0.0, list[RemovableHandle]()
-        self.seconds = self.gradient_seconds = 0.0
-        self.calls = self.images = 0
-
-    def __enter__(self) -> Self:
-        """Start to listen."""
-        self.hooks = [
-            self.module.register_forward_pre_hook(self._start),
-            self.module.register_forward_hook(self._answered),
-            self.module.register_full_backward_pre_hook(self._start),
-            self.module.register_full_backward_hook(self._differentiated),
-        ]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Leave the module as it was."""
-        for hook in self.hooks:
-            hook.remove()
-
-    def _start(self, module: nn.Module, given: Any) -> None:
-        synchronise()
-        self.started = time.perf_counter()
-
-    def _answered(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        self.seconds += self._elapsed()
-        self.calls, self.images = self.calls + 1, self.images + len(inputs[0])
-
-    def _differentiated(self, module: nn.Module, *gradients: Any) -> None:
-        self.gradient_seconds += self._elapsed()
-
-    def _elapsed(self) -> float:
-        synchronise()
-        return time.perf_counter() - self.started
+from .timing import Stopwatch, line, synchronise
+from .volumes import time_tumours
 
 
 class DemoCase(NamedTuple):
@@ -118,7 +69,7 @@ def benchmark(bundle: str, slices: int = 16, long: bool = False, **settings: Any
 
     Args:
         bundle: name of the folder in ``bundles/``.
-        slices: that are examined, fewer if the case has fewer.
+        slices: that are examined, fewer if the case has fewer; what works on volumes examines a whole one.
         long: also compare what takes minutes.
         settings: keys of ``inference.json``.
     """
@@ -126,8 +77,12 @@ def benchmark(bundle: str, slices: int = 16, long: bool = False, **settings: Any
     parser = configs(**settings)
     network, device = parser.get_parsed_content("network").eval(), parser.get_parsed_content("device")
     load_parts(network, str(parser.get_parsed_content("model_path")))
-    case = demo_case(parser, slices)
     line("device", f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if len(inferer_of(parser).patch_size) == 3:
+        time_tumours(lambda **more: configs(**{**settings, **more}), network)
+        line("peak memory, MB", f"{_peak_memory(device):.0f}")
+        return
+    case = demo_case(parser, slices)
     line(f"slices of {case.name}", str(case.inputs.shape[-1]))
     split_time(inferer_of(parser), network, case, inferer_of(configs(**{**settings, "slice_batch_size": 1})))
     recipe = recipe_of(bundle)
@@ -212,11 +167,6 @@ def scores(maps: Mapping[str, NDArray[Any]], case: DemoCase) -> dict[str, float]
     found = (maps["mean"], maps["uncertainty"], maps["mask"] > 0, maps["organ"] > 0, case.truth)
     record = examine_segmentation(case.name, case.name, *found, case.spacing_mm)
     return {name: number(np.ones(1)) for name, number in segmentation_statistics([record]).items()}
-
-
-def line(name: str, value: str) -> None:
-    """Print a figure under its name."""
-    print(f"{name:36s} {value}", flush=True)
 
 
 def timed(inferer: Any, case: DemoCase, network: nn.Module) -> tuple[float, Tensor]:

@@ -53,6 +53,8 @@ def runs_of(tree: Path) -> Iterator[Run]:
             yield Run("_".join(["demo", *layer]), bundle.name, ("inference", *layer, "evaluate"), ({},))
         for layer in [(), *((name,) for name in overlays if (bundle / "models" / name).is_dir())]:
             yield Run("_".join(["train", *layer]), bundle.name, ("train", *layer), ({"train_parts": "all"},))
+        if not (bundle / "configs" / "baselines.json").is_file():
+            continue
         baselines = json.loads((bundle / "configs" / "baselines.json").read_text())
         parts = [name for name in baselines["network_def"] if not name.startswith("_") and name != "main"]
         each = "trainer" in baselines and "part" in baselines  # as it once was, a run trained one part

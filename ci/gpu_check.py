@@ -19,9 +19,9 @@ from common.checkpoints import load_parts
 from common.metrics.overlap import dice
 
 from . import bundle_parser
-from .benchmark import DemoCase, demo_case, inferer_of, line, timed
+from .benchmark import DemoCase, demo_case, inferer_of, timed
 from .recipes import recipe_of
-from .timing import time_of
+from .timing import line, time_of
 
 MIN_DICE_BETWEEN_PRECISIONS = 0.95
 """Of the masks of a demonstration case."""

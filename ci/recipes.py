@@ -18,6 +18,7 @@ class Recipe(NamedTuple):
         data: options of the data set that the weights are trained on; its patients are not those of the tests.
         real: ``fractions`` and ``seed`` of the split of real data, where the weights may learn from such.
         trainings: in the order they are run, each the name of a ``config`` and its options.
+        half: the weights are published in half precision, to be small; they are loaded into single precision.
         demo_scores: of the shipped weights on ``cases`` of the demonstration, or on all for testing, with the defaults
             or other ``settings``: ``scores`` by metric, and the ``margin`` within which they are to be found again.
         task_differs: arguments of the inferer and its parts that a training's task sets otherwise than inference, or
@@ -37,6 +38,7 @@ class Recipe(NamedTuple):
     demo: Mapping[str, Any]
     data: Mapping[str, Any]
     trainings: Sequence[Mapping[str, Any]]
+    half: bool = False
     real: Mapping[str, Any] = {}
     demo_scores: Sequence[Mapping[str, Any]] = ()
     task_differs: Sequence[str] = ()

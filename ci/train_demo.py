@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fire
 
+from common.checkpoints import read_weights, save_atomically
 from common.data.cases import list_cases
 from common.data.prepare import PARTS, split_patients
 
@@ -65,7 +66,16 @@ def train_demo(
             resume=True,
             **options,
         )
+    if recipe.half:
+        halve(root / "models" / overlay / "model.pt")
     print(f"{name}: demonstration made in {(time.perf_counter() - start) / 60:.0f} minutes.")
+
+
+def halve(path: Path) -> None:
+    """Write weights anew in half precision, but for a threshold."""
+    weights = read_weights(path)
+    tables = {name: value.half() for name, value in weights.items() if value.is_floating_point() and value.ndim}
+    save_atomically(weights | tables, path)
 
 
 def split_anew(src: Path, dst: Path, fractions: Sequence[float], seed: int) -> None:

@@ -4,12 +4,10 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from studied import ENSEMBLE, small_bundle
-from torch import nn
 
 from ci import bundle_parser
-from ci.benchmark import Stopwatch, benchmark, compare, demo_case, split_time
+from ci.benchmark import benchmark, compare, demo_case, split_time
 from ci.recipes import bundle_names, recipe_of
 from common.studies.plan import methods
 
@@ -34,21 +32,6 @@ def case(configs):
 
 def printed(capsys):
     return {line[:36].strip(): line[37:] for line in capsys.readouterr().out.splitlines()}
-
-
-def test_a_stopwatch_counts_calls_and_images_and_the_way_back_and_leaves_no_trace():
-    module, image = nn.Conv2d(1, 1, 3), torch.rand(5, 1, 8, 8, requires_grad=True)
-    expected = module(image)
-    with Stopwatch(module) as watch:
-        assert torch.equal(module(image), expected)
-        assert (watch.calls, watch.images, watch.gradient_seconds) == (1, 5, 0)
-        module(image[:2]).sum().backward()
-    module(image).sum().backward()
-    assert (watch.calls, watch.images) == (2, 7)
-    assert watch.seconds > 0
-    assert watch.gradient_seconds > 0
-    assert not module._forward_hooks
-    assert not module._backward_hooks
 
 
 def test_the_slices_are_those_with_the_largest_lesions_of_the_first_case(configs):

@@ -1,8 +1,10 @@
 import time
 
 import pytest
+import torch
+from torch import nn
 
-from ci.timing import time_of
+from ci.timing import Stopwatch, time_of
 
 
 def test_the_fastest_of_some_calls_is_what_a_call_takes():
@@ -15,3 +17,18 @@ def test_calls_for_warming_up_do_not_count():
     assert time_of(lambda: time.sleep(next(waits)), warm_up=2) >= 0.05
     with pytest.raises(StopIteration):
         next(waits)
+
+
+def test_a_stopwatch_counts_calls_and_images_and_the_way_back_and_leaves_no_trace():
+    module, image = nn.Conv2d(1, 1, 3), torch.rand(5, 1, 8, 8, requires_grad=True)
+    expected = module(image)
+    with Stopwatch(module) as watch:
+        assert torch.equal(module(image), expected)
+        assert (watch.calls, watch.images, watch.gradient_seconds) == (1, 5, 0)
+        module(image[:2]).sum().backward()
+    module(image).sum().backward()
+    assert (watch.calls, watch.images) == (2, 7)
+    assert watch.seconds > 0
+    assert watch.gradient_seconds > 0
+    assert not module._forward_hooks
+    assert not module._backward_hooks

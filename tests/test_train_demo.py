@@ -9,8 +9,10 @@ import torch
 
 from ci import ROOT
 from ci.recipes import bundle_names, recipe_of
-from ci.train_demo import split_anew, train_demo
+from ci.train_demo import halve, split_anew, train_demo
+from common.checkpoints import load_parts
 from common.data.cases import list_cases
+from common.networks.parts import NetworkParts
 
 PARTS = ("training", "validation", "testing")
 SPLIT = {"fractions": [0.6, 0.2, 0.2], "seed": 0}
@@ -54,6 +56,20 @@ def test_the_folder_of_real_data_stays_as_it_is(real, tmp_path):
 def test_a_recipe_that_does_not_say_how_refuses_real_data(bundle, real, tmp_path):
     with pytest.raises(ValueError, match="has no 'real'"):
         train_demo(bundle, work_dir=str(tmp_path), real_dir=str(real))
+
+
+def test_halved_weights_load_into_single_precision(tmp_path):
+    network = NetworkParts("layer", layer=torch.nn.Linear(3, 2))
+    path = tmp_path / "model.pt"
+    torch.save(network.state_dict(), path)
+    halve(path)
+    halved = torch.load(path, weights_only=True)
+    assert halved["layer.weight"].dtype == torch.float16
+    assert halved["threshold"].isnan()
+    other = NetworkParts("layer", layer=torch.nn.Linear(3, 2))
+    load_parts(other, path)
+    assert other.layer.weight.dtype == torch.float32
+    torch.testing.assert_close(other.layer.weight, network.layer.weight, atol=1e-3, rtol=1e-3)
 
 
 NAMES = [(name, overlay) for name in bundle_names() for overlay in recipe_of(name).overlays]
