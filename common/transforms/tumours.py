@@ -116,13 +116,15 @@ class TumourShapes(Randomizable):
         count = self.num_tumours or self.R.randint(1, size.most + 1)
         beyond = name in ("medium", "large") and self.R.uniform() < self.exophytic
         spacing = np.asarray(spacing_mm, dtype=float)
+        # What the organ or another tumour leaves of one is no sliver: a ball of half the smallest radius is.
+        least = max(LEAST_VOXELS, np.pi / 6 * size.radii_mm[0] ** 3 / spacing.prod())
         tumours = np.zeros(organ.shape, dtype=np.uint8)
         places = _Places(organ, EROSION_MM[self.organ], spacing)
         for number in range(1, count + 1):
             for attempt in range(TRIES):
                 shape = bent_ellipsoid(self.R, size, spacing)
                 where, piece = _fitted(shape, places.draw(self.R, attempt / TRIES), None if beyond else organ, tumours)
-                if piece.sum() >= LEAST_VOXELS:
+                if piece.sum() >= least:
                     tumours[where][piece] = number
                     break
             else:

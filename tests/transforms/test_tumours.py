@@ -78,6 +78,17 @@ def test_each_tumour_is_one_piece_inside_the_organ_that_touches_no_other(size, o
         assert not (tumours[~inside]).any()
 
 
+def test_what_is_left_of_a_tumour_is_no_sliver():
+    organ = np.zeros((64, 64, 24), dtype=bool)
+    organ[4:60, 28:36, 4:20] = True
+    for size, low in (("small", 6), ("medium", 12)):
+        for seed in range(10):
+            voxels = np.bincount(drawn(organ, seed, size=size, num_tumours=1).ravel())[1:]
+            assert diameters(voxels, 8).min() >= low
+    with pytest.raises(ValueError, match="no place for tumour"):
+        drawn(organ, size="large", num_tumours=9)
+
+
 def test_as_many_tumours_are_drawn_as_are_asked_for():
     assert drawn(ball(26, 64), size="small", num_tumours=5).max() == 5
 
@@ -118,7 +129,7 @@ def test_a_tumour_may_grow_beyond_an_organ_only_where_that_is_asked_for():
     ("organ", "settings", "reason"),
     [
         (np.zeros((8, 8, 8), dtype=bool), {}, "its mask is empty"),
-        (ball(1, 8), {"size": "small", "num_tumours": 3}, "no place for tumour 2 of 3"),
+        (ball(3, 8), {"size": "small", "num_tumours": 3}, "no place for tumour 2 of 3"),
         (np.ones((1, 1, 2), dtype=bool), {}, "no place for tumour 1"),
     ],
 )
