@@ -95,7 +95,7 @@ OPTIONS = {
     # diffusion
     "num_train_timesteps": Option("int", "of the schedule", 2),
     "guide_timesteps": Option("int", "that the networks which guide learn at", 1),
-    "num_inference_steps": Option("int|null", "of the schedule, respaced", 1),
+    "num_inference_steps": Option("int", "of the schedule, respaced", 1),
     "task_inference_steps": Option("int", "the same, for trials of the task during training", 1),
     "noise_level": Option("int", "timestep up to which noise is added", 1),
     "guidance_scale": Option("float", "weight of the guidance"),

@@ -17,14 +17,14 @@ WINDOW = (-175, 250)
 
 
 class Flat(Synthesiser):
-    """Says that all is of one value, and takes note of what it was shown."""
+    """Says that tumours are of one value and all else as it was, but for an error; takes note of what it was shown."""
 
-    def __init__(self, value=-0.5):
-        self.value, self.seen = value, []
+    def __init__(self, value=-0.5, error=0.0):
+        self.value, self.error, self.seen = value, error, []
 
     def __call__(self, image, tumours, network, generators, progress):
         self.seen.append((image.clone(), tumours.clone()))
-        return torch.full_like(image, self.value)
+        return torch.where(tumours > 0, self.value, image) + self.error
 
 
 class Noise(nn.Module):
@@ -101,6 +101,23 @@ def test_what_is_finer_than_the_networks_voxels_stays():
     core = binary_erosion(found["mask"] > 0, iterations=6)
     assert core.sum() > 100
     assert 0.6 < found["synthetic"][core].std() / image[0, 0].numpy()[core].std() < 1  # 2 mm hold a part of the noise
+
+
+def test_an_answer_that_is_too_bright_as_a_whole_is_set_right_by_the_organ_around():
+    exact, bright = (inferer(Flat(error=error))(scan(), container()) for error in (0.0, 0.3))
+    torch.testing.assert_close(bright, exact, atol=0.01, rtol=0)
+
+
+def test_details_stay_the_volumes_where_that_is_asked_for():
+    image = scan((60, 60, 60))
+    cores = []
+    for detail in (0.0, 1.5):
+        found = parts(inferer(size="medium", num_tumours=1, detail=detail)(image, container()))
+        core = binary_erosion(found["mask"] > 0, iterations=4)
+        cores.append(found["synthetic"][core])
+    assert cores[0].std() < 1
+    assert 11 < cores[1].std() < 16  # the noise of the scan
+    assert cores[1].mean() == pytest.approx(cores[0].mean(), abs=5)
 
 
 def test_only_patches_that_a_tumour_touches_are_synthesised_and_the_rest_is_shown():
