@@ -42,7 +42,9 @@ def stages(bundle):
 
 
 def baselines(bundle):
-    """Return the networks that ``baselines.json`` trains."""
+    """Return the networks that ``baselines.json`` trains, none where there is no such config."""
+    if not (ROOT / "bundles" / bundle / "configs" / "baselines.json").is_file():
+        return set()
     return {name for name in config_of(bundle, "baselines")["network_def"] if name not in ("_target_", "main")}
 
 

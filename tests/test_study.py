@@ -11,7 +11,7 @@ from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
 
-STUDIES = {name: dict(recipe_of(name).study) for name in bundle_names()}
+STUDIES = {name: dict(recipe_of(name).study) for name in bundle_names() if recipe_of(name).study}
 
 
 def of_kind(kind):

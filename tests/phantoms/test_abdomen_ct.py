@@ -200,7 +200,9 @@ def test_an_unknown_scanner_is_refused():
 
 
 def test_an_organ_without_lesions_is_refused():
-    with pytest.raises(ValueError, match=r"lesion_organ must be one of \['kidney', 'liver', 'pancreas'\], got 'spleen'"):
+    with pytest.raises(
+        ValueError, match=r"lesion_organ must be one of \['kidney', 'liver', 'pancreas'\], got 'spleen'"
+    ):
         abdomen_ct(0, lesion_organ="spleen")
 
 

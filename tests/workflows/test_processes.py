@@ -10,15 +10,22 @@ from bundle_runs import BUNDLES, ROOT
 from first_step import first_step
 from torch.multiprocessing import spawn
 
+from ci.recipes import recipe_of
+from common.phantoms.__main__ import write_phantoms
+
 TRAINING, VALIDATION = 4, 3
 """Cases: two processes share the first evenly, and all are in the first batch; of the second they have 2 and 1."""
 
 
-def resplit_demo(bundle, folder):
-    """Copy the cases of a demonstration, and split them anew."""
+def labelled_cases(bundle, folder):
+    """Copy the cases of a demonstration, or draw some where too few of them have lesions, and split them anew."""
     shutil.copytree(ROOT / "bundles" / bundle / "demo", folder)
     listed = json.loads((folder / "dataset.json").read_text())
     cases = [case for split in ("training", "validation", "testing") for case in listed[split]]
+    if len(cases) < TRAINING + VALIDATION:
+        shutil.rmtree(folder)
+        write_phantoms(recipe_of(bundle).phantom, str(folder), training=TRAINING + VALIDATION, healthy_share=0.0)
+        cases = json.loads((folder / "dataset.json").read_text())["training"]
     splits = {"training": cases[:TRAINING], "validation": cases[TRAINING : TRAINING + VALIDATION]}
     (folder / "dataset.json").write_text(json.dumps(splits))
 
@@ -34,7 +41,7 @@ def free_port():
 def test_two_processes_train_and_validate_as_one_does(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # float64, and one device might be all there is
     data = tmp_path / "data"
-    resplit_demo(bundle, data)
+    labelled_cases(bundle, data)
     for processes in (1, 2):
         spawn(first_step, (bundle, processes, TRAINING, free_port(), data), nprocs=processes)
     one, two = (torch.load(data / f"{processes}.pt", weights_only=True) for processes in (1, 2))
