@@ -52,13 +52,20 @@ class Listed(NamedTuple):
 
 
 def layers_of(modality: str) -> list[tuple[str, ...]]:
-    """Return bundle and configs of all that examine images of a modality, as their recipes call it."""
+    """Return bundle and configs of all that examine images of a modality, as their recipes call it.
+
+    Those that are meant for healthy scans come last.
+    """
     layers = []
     for bundle in bundle_names():
         for overlay in ("", *recipe_of(bundle).overlays):
             if recipe_of(bundle, overlay).modality == modality:
                 layers.append((bundle, "inference", *filter(None, [overlay])))
-    return layers
+    return sorted(layers, key=lambda each: bundle_parser(*each).get(HEALTHY) is not None)
+
+
+HEALTHY = "allow_tumours"
+"""Key of bundles that are meant for healthy scans, with which they take others."""
 
 
 def with_all_sequences(modality: str) -> tuple[str, ...]:
@@ -70,6 +77,8 @@ def with_all_sequences(modality: str) -> tuple[str, ...]:
 def listed(layers: Sequence[str], dataset_dir: Path, **settings: Any) -> Listed:
     """Return what a bundle takes of a data set."""
     settings = {"dataset_dir": str(dataset_dir), "all_cases::progress": False, **settings}
+    if bundle_parser(*layers).get(HEALTHY) is not None:
+        settings[HEALTHY] = True
     parser = bundle_parser(*layers, **settings)
     with _messages(listing.logger) as messages:
         items = parser.get_parsed_content("cases")

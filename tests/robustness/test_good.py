@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ci.robustness.ct import CT
-from ci.robustness.good import data_sets_in, look_at_good_images
+from ci.robustness.good import CHANGES, data_sets_in, look_at_good_images
 from ci.robustness.inputs import nifti
+from ci.robustness.judging import layers_of
 
 
 def test_no_demonstration_is_refused_or_warned_of(tmp_path):
@@ -50,7 +51,8 @@ def test_copies_of_a_ct_are_parts_of_it_and_none_is_refused(folder, tmp_path):
     for name in ("dataset.json", "dataset_both.json"):
         (folder / "brains" / name).unlink()
     found = list(look_at_good_images(folder, tmp_path / "work"))
-    assert [each.refused for each in found if each.name.startswith(("livers", "alone"))] == [{}] * 14
+    looks = 2 * (len(layers_of("CT")) + len(CHANGES))
+    assert [each.refused for each in found if each.name.startswith(("livers", "alone"))] == [{}] * looks
     part = nib.load(tmp_path / "work" / "livers without air" / "a_image.nii.gz")
     first = np.rint(np.linalg.solve(CT.affine, part.affine[:, 3])[:3]).astype(int)
     box = tuple(slice(a, a + n) for a, n in zip(first, part.shape, strict=True))
