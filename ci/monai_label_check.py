@@ -175,7 +175,7 @@ class Check:
         self.model, self.results, self.log = self.app / "model" / bundle, folder / "results", folder / "server.log"
         self.config = _read(self.source / "configs" / "inference.json")
         self.shown = self.config.get("displayable_configs", {})
-        self.quick = {name: value for name, value in QUICK.items() if name in self.shown}
+        self.quick = {name: min(value, self.shown[name]) for name, value in QUICK.items() if name in self.shown}
         self.data = _read(self.source / "demo" / "dataset.json")
         self.examined = max(self.data["testing"], key=lambda item: item.get("image_label", 0))  # one with lesions
         self.case = case_name(self.examined)
@@ -198,7 +198,8 @@ class Check:
             packed.extractall(self.app / "model")
         train = self.model / "configs" / "train.json"
         config = _read(train)
-        train.write_text(json.dumps({**config, **{name: value for name, value in QUICK.items() if name in config}}))
+        quick = {name: min(value, config[name]) for name, value in QUICK.items() if name in config}
+        train.write_text(json.dumps({**config, **quick}))
 
         self.studies.mkdir()
         self.image.parent.mkdir()

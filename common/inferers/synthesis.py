@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode
 from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_numpy, convert_to_tensor
 from torch import Tensor, nn
@@ -281,7 +282,8 @@ def reconstruction_rows(dataset: Sequence[Mapping[str, Any]], inferer: Synthesis
         def rebuilt(patches: Tensor, generators: Generators, progress: Progress) -> Tensor:
             return network.get_submodule("autoencoder")(patches)[0]
 
-        found, covered = inferer.in_batches(rebuilt, [(scaled, -1.0)], where)
+        with eval_mode(network):  # a training autoencoder would move its codes
+            found, covered = inferer.in_batches(rebuilt, [(scaled, -1.0)], where)
         difference = unscale_hu(found, inferer.window) - unscale_hu(scaled, inferer.window)
         error = difference[organ[None] & covered]
         fine = [float((x - F.avg_pool3d(x, 3, 1, 1))[organ[None]].std()) for x in (found, scaled)]

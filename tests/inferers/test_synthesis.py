@@ -7,7 +7,13 @@ from monai.data import MetaTensor
 from scipy.ndimage import binary_erosion, label
 from torch import nn
 
-from common.inferers.synthesis import DiffusionSynthesiser, HandcraftedSynthesiser, Synthesiser, SynthesisInferer
+from common.inferers.synthesis import (
+    DiffusionSynthesiser,
+    HandcraftedSynthesiser,
+    Synthesiser,
+    SynthesisInferer,
+    reconstruction_rows,
+)
 from common.networks.parts import NetworkParts
 from common.networks.vqgan import VQGAN
 from common.schedulers import NoiseSchedule
@@ -225,3 +231,14 @@ def test_handcrafted_tumours_are_drawn_by_the_generators_of_the_patches():
 def test_unknown_samplers_are_refused():
     with pytest.raises(ValueError, match="ddpm or ddim"):
         DiffusionSynthesiser(schedule=NoiseSchedule(4), sampler="plms")
+
+
+def test_measuring_reconstructions_leaves_the_codes_as_they_are():
+    network = container().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    item = {"case": "a", "image": scan()[0]}
+    (row,) = reconstruction_rows([item], inferer(), network)
+    assert row["mean_absolute_error_hu"] > 0
+    assert network.training
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)
