@@ -1,12 +1,12 @@
 """How a batch of slices or patches becomes the input of a training step."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.engines import PrepareBatch
+from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from ..transforms.grid import crop
@@ -74,7 +74,7 @@ class PatchPrepareBatch(PrepareBatch):
         """Return where the organ part sees the organ, 0 or 1."""
         if self.organ_network is None:
             raise ValueError("expected an organ mask for each case, as there is no network that finds it; got none.")
-        with evaluated(self.organ_network):
+        with eval_mode(self.organ_network):
             found = self.organ_network(image) > 0
         return torch.stack([right_part(mask, self.right_share) for mask in found]).float()
 
@@ -168,7 +168,7 @@ class LatentPrepareBatch(PrepareBatch):
         """Return latent images, the target, and what the inferer wants: noise, timesteps and the condition."""
         image, label = (batchdata[key].to(device, non_blocking=non_blocking) for key in ("image", "label"))
         tumours, autoencoder = (label > 0).to(image), self.autoencoder
-        with evaluated(autoencoder):
+        with eval_mode(autoencoder):
             latent = autoencoder.encode(image)  # type: ignore[operator]
             condition = autoencoder.condition(image, tumours, self.mask_mode)  # type: ignore[operator]
         drawn = noise_and_timesteps(latent, self.num_train_timesteps, self.fixed)
@@ -185,16 +185,6 @@ def noise_and_timesteps(image: Tensor, num_train_timesteps: int, fixed: bool) ->
     else:
         timesteps = torch.randint(0, num_train_timesteps, (len(image),))
     return {"noise": noise, "timesteps": timesteps.to(image.device)}
-
-
-@contextmanager
-def evaluated(network: nn.Module) -> Iterator[None]:
-    """Let a network answer as it does when it is used, without gradients; then it is as before."""
-    training = network.training
-    network.eval()
-    with torch.no_grad():
-        yield
-    network.train(training)
 
 
 def _classes(patches: Mapping[str, Tensor]) -> Tensor:
