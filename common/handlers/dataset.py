@@ -1,6 +1,7 @@
 """Data sets written from the outputs of a run."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,74 @@ from .output import from_all_ranks
 FORMS = ("msd", "nnunet")
 
 
-class SyntheticDataset:
+class DatasetWriter(ABC):
+    """List the cases of an evaluator in a ``dataset.json``, sorted by case, those of all processes.
+
+    Args:
+        output_dir: where it goes.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.output_dir = Path(output_dir)
+        self.items: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def add(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is listed of a case; its files may be written.
+
+        Args:
+            item: of the batch.
+            output: of the evaluator.
+        """
+
+    @abstractmethod
+    def content(self, items: list[dict[str, Any]]) -> Mapping[str, Any]:
+        """Return what ``dataset.json`` says."""
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _add(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.items.append(self.add(item, output))
+
+    def _write(self) -> None:
+        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
+        if idist.get_rank() == 0:
+            write_text(self.output_dir / "dataset.json", json.dumps(self.content(items), indent=1) + "\n")
+
+
+class TrainingPairs(DatasetWriter):
+    """List synthetic images and their masks, which other handlers save, as training cases.
+
+    Args:
+        output_dir: where ``dataset.json`` goes, and the folders of the cases are.
+        image: postfix of the synthetic images.
+        label: postfix of the masks.
+    """
+
+    def __init__(self, output_dir: str, image: str, label: str) -> None:
+        super().__init__(output_dir)
+        self.image, self.label = image, label
+
+    def add(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a case of a diseased patient."""
+        case = item["case"]
+        paths = {key: f"{case}/{case}_{getattr(self, key)}.nii.gz" for key in ("image", "label")}
+        return {"case": case, "patient": item["patient"], **paths, "image_label": 1}
+
+    def content(self, items: list[dict[str, Any]]) -> Mapping[str, Any]:
+        """Return training cases alone."""
+        return {"name": "synthetic lesions", "training": items, "validation": [], "testing": []}
+
+
+class SyntheticDataset(DatasetWriter):
     """Write synthetic images with their masks as a data set that trainings read.
+
+    The output of the evaluator has ``synthetic``, ``mask`` and ``organ``.
 
     ``msd`` is the form of the Medical Segmentation Decathlon: ``imagesTr``, ``labelsTr`` with 1 in tumours, and
     ``organsTr``, listed in ``dataset.json`` with the keys that the bundles of this collection read. ``nnunet`` is the
@@ -40,31 +107,25 @@ class SyntheticDataset:
     def __init__(self, output_dir: str, form: str = "msd", organ: str = "liver", split: str = "training") -> None:
         if form not in FORMS:
             raise ValueError(f"dataset_form must be one of {', '.join(FORMS)}, got {form!r}.")
-        self.output_dir, self.form, self.organ, self.split = Path(output_dir), form, organ, split
-        self.items: list[dict[str, Any]] = []
+        super().__init__(output_dir)
+        self.form, self.organ, self.split = form, organ, split
 
-    def attach(self, engine: Engine) -> None:
-        """Add the handler to an evaluator whose output has ``synthetic``, ``mask`` and ``organ``."""
-        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _add(self, engine: Any) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            case, patient = str(item["case"]), str(item.get("patient", item["case"]))
-            voxels = {key: convert_to_numpy(output[key])[0] for key in ("synthetic", "mask", "organ")}
-            affine = convert_to_numpy(output["synthetic"].affine)
-            tumour, organ = (voxels[key] > 0 for key in ("mask", "organ"))
-            msd = self.form == "msd"
-            image = np.round(voxels["synthetic"]).clip(-1024, 3071).astype(np.int16)
-            label = tumour if msd else np.where(tumour, 2, organ)
-            self._save(image, affine, f"images{self.letters}", f"{case}.nii.gz" if msd else f"{case}_0000.nii.gz")
-            self._save(label.astype(np.uint8), affine, f"labels{self.letters}", f"{case}.nii.gz")
-            paths = {key: f"{key}s{self.letters}/{case}.nii.gz" for key in ("image", "label")}
-            if msd:
-                self._save(organ.astype(np.uint8), affine, f"organs{self.letters}", f"{case}.nii.gz")
-                paths["organ"] = f"organs{self.letters}/{case}.nii.gz"
-            self.items.append({"case": case, "patient": patient, **paths, "image_label": int(tumour.any())})
+    def add(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the files of a case, and return it."""
+        case, patient = str(item["case"]), str(item.get("patient", item["case"]))
+        voxels = {key: convert_to_numpy(output[key])[0] for key in ("synthetic", "mask", "organ")}
+        affine = convert_to_numpy(output["synthetic"].affine)
+        tumour, organ = (voxels[key] > 0 for key in ("mask", "organ"))
+        msd = self.form == "msd"
+        image = np.round(voxels["synthetic"]).clip(-1024, 3071).astype(np.int16)
+        label = tumour if msd else np.where(tumour, 2, organ)
+        self._save(image, affine, f"images{self.letters}", f"{case}.nii.gz" if msd else f"{case}_0000.nii.gz")
+        self._save(label.astype(np.uint8), affine, f"labels{self.letters}", f"{case}.nii.gz")
+        paths = {key: f"{key}s{self.letters}/{case}.nii.gz" for key in ("image", "label")}
+        if msd:
+            self._save(organ.astype(np.uint8), affine, f"organs{self.letters}", f"{case}.nii.gz")
+            paths["organ"] = f"organs{self.letters}/{case}.nii.gz"
+        return {"case": case, "patient": patient, **paths, "image_label": int(tumour.any())}
 
     @property
     def letters(self) -> str:
@@ -77,11 +138,9 @@ class SyntheticDataset:
         with replacing(self.output_dir / folder / name) as temporary:
             nib.save(image, temporary)
 
-    def _write(self) -> None:
-        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
-        if idist.get_rank() == 0:
-            content = self._msd(items) if self.form == "msd" else self._nnunet(len(items))
-            write_text(self.output_dir / "dataset.json", json.dumps(content, indent=1) + "\n")
+    def content(self, items: list[dict[str, Any]]) -> Mapping[str, Any]:
+        """Return what the form wants."""
+        return self._msd(items) if self.form == "msd" else self._nnunet(len(items))
 
     def _msd(self, items: list[dict[str, Any]]) -> Mapping[str, Any]:
         splits = {split: items if split == self.split else [] for split in ("training", "validation", "testing")}

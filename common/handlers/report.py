@@ -1,6 +1,5 @@
 """Pictures of cases, and the page of a run."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from monai.engines.utils import IterationEvents
 from monai.utils import convert_to_numpy
 from torch.utils.tensorboard import SummaryWriter
 
-from ..files import write_text
 from ..metrics.statistics import Row, with_all_columns
 from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
 from ..report.page import Picture, Section, versions, write_page
@@ -208,35 +206,3 @@ def write_samples(path: str, real: Any, generated: Any) -> None:
     """
     save_png(samples_figure(convert_to_numpy(real), convert_to_numpy(generated)), Path(path))
     logger.info(f"real and generated slices: {path}")
-
-
-class TrainingPairs:
-    """List synthetic images and their masks in a ``dataset.json``, as training cases.
-
-    Args:
-        output_dir: where it goes, and the folders of the cases are.
-        image: postfix of the synthetic images.
-        label: postfix of the masks.
-    """
-
-    def __init__(self, output_dir: str, image: str, label: str) -> None:
-        self.output_dir, self.image, self.label = Path(output_dir), image, label
-        self.items: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Add the handler to an evaluator."""
-        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _add(self, engine: Any) -> None:
-        for item, _ in zip(engine.state.batch, engine.state.output, strict=True):
-            case = item["case"]
-            paths = {key: f"{case}/{case}_{getattr(self, key)}.nii.gz" for key in ("image", "label")}
-            self.items.append({"case": case, "patient": item["patient"], **paths, "image_label": 1})
-
-    def _write(self) -> None:
-        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
-        if idist.get_rank() == 0:
-            content = {"name": "synthetic lesions", "training": items, "validation": [], "testing": []}
-            write_text(self.output_dir / "dataset.json", json.dumps(content, indent=1) + "\n")

@@ -8,7 +8,7 @@ from evaluated import AFFINE, item, run
 from monai.data import MetaTensor, load_decathlon_datalist
 
 from common.data.cases import list_cases
-from common.handlers.dataset import SyntheticDataset
+from common.handlers.dataset import SyntheticDataset, TrainingPairs
 
 CHANNELS = ("synthetic", "mask", "organ")
 SIZE = (24, 24, 6)
@@ -61,3 +61,17 @@ def test_nnunets_raw_form_has_organ_and_tumour_in_one_label(tmp_path):
 def test_other_forms_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one of msd, nnunet"):
         SyntheticDataset(str(tmp_path), form="bids")
+
+
+def test_synthetic_images_and_their_masks_are_listed_for_training(tmp_path):
+    run([item("b"), item("a")], TrainingPairs(str(tmp_path), "synthetic", "wanted"))
+    found = json.loads((tmp_path / "dataset.json").read_text())
+    assert [entry["case"] for entry in found["training"]] == ["a", "b"]
+    assert found["training"][0] == {
+        "case": "a",
+        "patient": item("a")["patient"],
+        "image": "a/a_synthetic.nii.gz",
+        "label": "a/a_wanted.nii.gz",
+        "image_label": 1,
+    }
+    assert found["validation"] == found["testing"] == []

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -29,7 +27,7 @@ from common.evaluation import CaseEvaluator
 from common.files import Failures
 from common.handlers.classification import Classification
 from common.handlers.detection import Detection
-from common.handlers.report import CaseReport, Previews, TrainingPairs, case_figure, write_samples
+from common.handlers.report import CaseReport, Previews, case_figure, write_samples
 from common.report.figures import png
 from common.transforms.channels import SplitChannelsd
 
@@ -262,17 +260,3 @@ def test_samples_may_be_tensors_or_arrays(tmp_path):
     write_samples(str(tmp_path / "tensors.png"), torch.zeros(2, 8, 8), torch.ones(2, 8, 8))
     write_samples(str(tmp_path / "new" / "arrays.png"), np.zeros((2, 8, 8)), np.ones((2, 8, 8)))
     assert (tmp_path / "tensors.png").read_bytes() == (tmp_path / "new" / "arrays.png").read_bytes()
-
-
-def test_synthetic_images_and_their_masks_are_listed_for_training(tmp_path):
-    run([item("b"), item("a")], TrainingPairs(str(tmp_path), "synthetic", "wanted"))
-    found = json.loads((tmp_path / "dataset.json").read_text())
-    assert [entry["case"] for entry in found["training"]] == ["a", "b"]
-    assert found["training"][0] == {
-        "case": "a",
-        "patient": item("a")["patient"],
-        "image": "a/a_synthetic.nii.gz",
-        "label": "a/a_wanted.nii.gz",
-        "image_label": 1,
-    }
-    assert found["validation"] == found["testing"] == []
