@@ -5,6 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..samplers.ancestral import sample
+from ..samplers.ddim import decode
+from ..samplers.noise import NoisePredictor, randn_like, with_condition
+from ..schedulers import NoiseSchedule
+from .patches import Generators
+
 MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By the rank of a tensor of weights, the layout that convolutions are fastest with."""
 
@@ -42,6 +48,50 @@ def noise_predictor(
             return network(x_t, timesteps, **classes).to(x_t.dtype)
 
     return predict
+
+
+SAMPLERS = ("ddpm", "ddim")
+"""Ancestral sampling, with the learned variance where there is one, and DDIM, where the first noise is all that is
+drawn."""
+
+
+def draw(
+    model: NoisePredictor,
+    condition: Tensor,
+    channels: int,
+    schedule: NoiseSchedule,
+    sampler: str,
+    generators: Generators,
+    progress: Callable,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> Tensor:
+    """Return images that a model draws when it is shown a condition.
+
+    Args:
+        model: noise predictor, see ``with_condition``.
+        condition: shape (B, K, *spatial).
+        channels: of what is drawn.
+        schedule: all of its steps are made.
+        sampler: one of ``SAMPLERS``.
+        generators: one for each image.
+        progress: hands on the steps.
+        bounds: of the clean image's estimate in DDIM; ancestral sampling has those of its own.
+    """
+    shape = (len(condition), channels, *condition.shape[2:])
+    if sampler == "ddpm":
+        return sample(model, shape, schedule, condition, generators, progress=progress)
+    noise, highest = randn_like(condition.new_empty(shape), generators), schedule.num_train_timesteps
+    return decode(with_condition(model, condition), noise, schedule, highest, bounds=bounds, progress=progress)
+
+
+def refuse_other_sampler(sampler: str) -> None:
+    """Check the name of a sampler.
+
+    Raises:
+        ValueError: if it is none of ``SAMPLERS``.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
 
 
 def finite(answer: Tensor) -> Tensor:

@@ -7,18 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..samplers.ancestral import sample
-from ..samplers.ddim import decode
-from ..samplers.noise import randn_like, with_condition
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, resample_slices
 from .grid import Grid
-from .models import noise_predictor
+from .models import draw, noise_predictor, refuse_other_sampler
 from .patches import Generators
 from .slices import Progress, SlicewiseInferer, Stepwise
 
 AVERAGES = ("samples", "masks")
-SAMPLERS = ("ddpm", "ddim")
 
 
 class Segmenter(Stepwise, ABC):
@@ -155,8 +151,7 @@ class DiffusionSegmenter(Segmenter):
         amp: bool = False,
         compile: bool = False,
     ) -> None:
-        if sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+        refuse_other_sampler(sampler)
         self.schedule, self.sampler, self.part, self.amp, self.compile = schedule, sampler, part, amp, compile
 
     def __call__(
@@ -164,12 +159,8 @@ class DiffusionSegmenter(Segmenter):
     ) -> Tensor:
         """Return samples."""
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
-        shape = (len(image), num_regions, *image.shape[2:])
-        if self.sampler == "ddpm":
-            return sample(model, shape, self.schedule, image, generators, progress=progress)
-        noise, highest = randn_like(image.new_empty(shape), generators), self.schedule.num_train_timesteps
-        bounds = (0.0, 1.0)  # of masks
-        return decode(with_condition(model, image), noise, self.schedule, highest, bounds=bounds, progress=progress)
+        of_masks = (0.0, 1.0)
+        return draw(model, image, num_regions, self.schedule, self.sampler, generators, progress, of_masks)
 
     @property
     def num_steps(self) -> int:

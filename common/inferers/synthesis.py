@@ -14,14 +14,11 @@ from monai.networks.layers import GaussianFilter
 from monai.utils import convert_to_numpy, convert_to_tensor
 from torch import Tensor, nn
 
-from ..samplers.ancestral import sample
-from ..samplers.ddim import decode
-from ..samplers.noise import randn_like, with_condition
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, patch_corners, resample_volume, size_along, to_slices, voxel_size_mm
 from ..transforms.intensity import scale_hu, unscale_hu
 from ..transforms.tumours import TumourShapes, blend_weight, handcrafted
-from .models import noise_predictor
+from .models import draw, noise_predictor, refuse_other_sampler
 from .patches import Generators, Patch, patches_around
 from .slices import PatchwiseInferer, Progress, Stepwise
 
@@ -74,8 +71,7 @@ class DiffusionSynthesiser(Synthesiser):
         amp: bool = False,
         compile: bool = False,
     ) -> None:
-        if sampler not in ("ddpm", "ddim"):
-            raise ValueError(f"sampler must be ddpm or ddim, got {sampler!r}.")
+        refuse_other_sampler(sampler)
         self.schedule, self.sampler, self.part = schedule, sampler, part
         self.mask_mode, self.amp, self.compile = mask_mode, amp, compile
 
@@ -86,13 +82,8 @@ class DiffusionSynthesiser(Synthesiser):
         autoencoder: Any = network.get_submodule("autoencoder")
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
         condition = autoencoder.condition(image, tumours, self.mask_mode)
-        shape = (len(image), autoencoder.embedding_dim, *condition.shape[2:])
-        if self.sampler == "ddpm":
-            latent = sample(model, shape, self.schedule, condition, generators, progress=progress)
-        else:
-            noise, highest = randn_like(image.new_empty(shape), generators), self.schedule.num_train_timesteps
-            told, bounds = with_condition(model, condition), (-1.0, 1.0)
-            latent = decode(told, noise, self.schedule, highest, bounds=bounds, progress=progress)
+        channels = autoencoder.embedding_dim
+        latent = draw(model, condition, channels, self.schedule, self.sampler, generators, progress)
         return autoencoder.decode(latent).clamp(-1, 1)
 
     @property

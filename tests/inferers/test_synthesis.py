@@ -229,7 +229,7 @@ def test_handcrafted_tumours_are_drawn_by_the_generators_of_the_patches():
 
 
 def test_unknown_samplers_are_refused():
-    with pytest.raises(ValueError, match="ddpm or ddim"):
+    with pytest.raises(ValueError, match="sampler must be one of ddpm, ddim"):
         DiffusionSynthesiser(schedule=NoiseSchedule(4), sampler="plms")
 
 
