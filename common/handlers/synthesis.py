@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from ..metrics.intervals import rows_with_intervals
 from ..metrics.radiomics import SHAPES, separability, tumour_features
 from ..metrics.statistics import Record, Row, Statistic, mean_of_column
-from ..metrics.synthesis import examine_tumours
+from ..metrics.synthesis import examine_tumours, pieces_of
 from .output import as_seen, spacing_mm
 from .scores import Scores
 
@@ -141,5 +140,4 @@ def _means(tumours: Sequence[Row]) -> Row:
 
 
 def _features(image: NDArray[Any], tumours: NDArray[np.bool_], size_mm: Sequence[float]) -> list[dict[str, float]]:
-    pieces, count = label(tumours, np.ones((3, 3, 3), dtype=bool))
-    return [tumour_features(image, pieces == number, size_mm) for number in range(1, count + 1)]
+    return [tumour_features(image[box], piece, size_mm) for box, piece in pieces_of(tumours)]

@@ -34,8 +34,8 @@ def tumour_features(
         spacing_mm: of the voxels.
     """
     values = image[tumour]
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(tumour))
-    region = regionprops(tumour[box].astype(np.uint8))[0]
+    region = regionprops(tumour.astype(np.uint8))[0]
+    box = region.slice
     places = np.argwhere(tumour) * np.asarray(spacing_mm)
     lengths = np.sqrt(np.linalg.eigvalsh(np.cov(places.T, bias=True)).clip(min=0))
     features = {

@@ -1,16 +1,31 @@
 """What tumours look like against the organ around them, made or real."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter, label
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, gaussian_filter, label
 
 from .lesions import equivalent_diameter
 from .statistics import Row
 
 SHELL_MM = (2.0, 10.0)
 """How far from a tumour that lies with which it is compared."""
+
+
+def pieces_of(
+    tumours: NDArray[np.bool_], margin: Sequence[int] = (0, 0, 0)
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
+    """Yield for each tumour, a component that touches by face, edge or corner, a box around it and where it is therein.
+
+    Args:
+        tumours: mask, shape (X, Y, Z).
+        margin: voxels around it along each axis, as far as there are any.
+    """
+    pieces, _ = label(tumours, np.ones((3, 3, 3), dtype=bool))
+    for number, tight in enumerate(find_objects(pieces), 1):
+        box = tuple(slice(max(0, axis.start - n), axis.stop + n) for axis, n in zip(tight, margin, strict=True))
+        yield box, pieces[box] == number
 
 
 def examine_tumours(
@@ -20,7 +35,7 @@ def examine_tumours(
     spacing_mm: Sequence[float],
     before: NDArray[np.floating] | None = None,
 ) -> list[Row]:
-    """Return a row for each tumour, a component that touches by face, edge or corner.
+    """Return a row for each tumour, see ``pieces_of``.
 
     ``contrast_hu`` is the mean of the tumour less that of the organ around it, ``noise_ratio`` the standard deviation
     within over that around of what a Gaussian filter of one voxel takes away, ``inside`` the share in the organ, and
@@ -33,16 +48,11 @@ def examine_tumours(
         spacing_mm: of the voxels.
         before: the image without tumours.
     """
-    pieces, count = label(tumours, np.ones((3, 3, 3), dtype=bool))
     fine = image - gaussian_filter(image, 1.0)
     rows = []
-    for number in range(1, count + 1):
-        tumour = pieces == number
-        box = tuple(
-            slice(max(0, int(axis.min()) - reach), int(axis.max()) + 1 + reach)
-            for axis, reach in zip(np.nonzero(tumour), (round(SHELL_MM[1] / mm) for mm in spacing_mm), strict=True)
-        )
-        own, away = tumour[box], distance_transform_edt(~tumour[box], spacing_mm)
+    margin = [round(SHELL_MM[1] / mm) for mm in spacing_mm]
+    for number, (box, own) in enumerate(pieces_of(tumours, margin), 1):
+        away = distance_transform_edt(~own, spacing_mm)
         around = organ[box] & ~tumours[box] & (away >= SHELL_MM[0]) & (away <= SHELL_MM[1])
         values, high = image[box], fine[box]
         core = binary_erosion(own)

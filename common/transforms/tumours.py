@@ -9,7 +9,14 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandCropByPosNegLabeld, Randomizable
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label, minimum_filter1d
+from scipy.ndimage import (
+    binary_dilation,
+    distance_transform_edt,
+    find_objects,
+    gaussian_filter,
+    label,
+    minimum_filter1d,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -46,9 +53,6 @@ SIZES = {
 
 EROSION_MM = {"liver": 2.0, "pancreas": 0.0, "kidney": 0.0}
 """How deep in an organ the middles of its tumours lie."""
-
-EARLY = {"tiny": 0.4, "small": 0.4, "medium": 0.1, "large": 0.1}
-"""How often each size is drawn to learn a segmentation from (the released program's)."""
 
 
 class TumourShapes(Randomizable):
@@ -139,7 +143,7 @@ class _Places:
     """Where the middle of a tumour may lie in an organ: deep inside, where there is such a place."""
 
     def __init__(self, organ: Mask, depth_mm: float, spacing: NDArray[np.float64]) -> None:
-        box = _box_around(organ, 0)
+        (box,) = find_objects(organ.astype(np.uint8))
         self.corner, self.inside = np.array([axis.start for axis in box]), organ[box]
         if depth_mm:
             deep = self.inside.astype(np.uint8)
@@ -188,12 +192,11 @@ def blend_weight(
         softness: standard deviation of the blur in radii of the largest ball.
     """
     weight = np.zeros(tumours.shape, dtype=np.float32)
-    for number in range(1, int(tumours.max()) + 1):
-        where = _box_around(tumours == number, 2)
-        piece = np.pad(tumours[where] == number, 1)
-        radius = distance_transform_edt(piece, spacing_mm)[1:-1, 1:-1, 1:-1].max()
+    for number, box in enumerate(find_objects(tumours), 1):
+        radius = distance_transform_edt(np.pad(tumours[box] == number, 1), spacing_mm).max()
         sigma = [softness * radius / mm for mm in spacing_mm]
-        where = _box_around(tumours == number, int(np.ceil(4 * max(sigma))) + 1)
+        reach = int(np.ceil(4 * max(sigma))) + 1
+        where = tuple(slice(max(0, axis.start - reach), axis.stop + reach) for axis in box)
         blurred = gaussian_filter((tumours[where] == number).astype(np.float32), sigma, mode="nearest")
         np.maximum(weight[where], blurred / blurred.max(), out=weight[where])
     weight[weight < LEAST_WEIGHT] = 0
@@ -226,14 +229,6 @@ def handcrafted(
     texture = np.clip(texture * random.uniform(0.5, 0.55) / mean, 0, 1)
     darker_hu = random.uniform(65, 145)
     return (image - texture * darker_hu * 2 / (window[1] - window[0])).astype(np.float32)
-
-
-def _box_around(mask: Mask, margin: int) -> tuple[slice, ...]:
-    box = []
-    for axis in range(mask.ndim):
-        seen = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(max(0, int(seen[0]) - margin), int(seen[-1]) + 1 + margin))
-    return tuple(box)
 
 
 def _fitted(
