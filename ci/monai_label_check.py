@@ -35,6 +35,7 @@ from common.sequences import SEQUENCES
 
 from . import ROOT
 from .pack_bundle import pack
+from .recipes import stages
 
 MONAI_LABEL = "monailabel==0.8.5"
 """Installed without its dependencies: SAM 2, one of them, has to be built, and no bundle needs it."""
@@ -276,7 +277,7 @@ class Check:
         return f"{np.count_nonzero(got)} voxels, from {got.min():g} to {got.max():g}, differ by {difference:g}"
 
     def check_training(self) -> str:
-        """An epoch through the server changes the main part of the copy's weights, and nothing else."""
+        """An epoch through the server changes the part of the main stage in the copy's weights, and nothing else."""
         for item in self.labelled():
             self.server.save_label(case_name(item), self.source / "demo" / item["label"])
         ours = self.source / "models" / "model.pt"
@@ -287,7 +288,7 @@ class Check:
         _demand(before.keys() == after.keys(), "the weights have other names")
         parts = {name.partition(".")[0] for name in before if "." in name}
         changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])} & parts
-        main = self.config["network_def"]["main"]
+        main = stages(self.bundle)[-1]
         _demand(changed == {main}, f"expected {main} alone to change, got {sorted(changed)} of {sorted(parts)}")
         _demand(ours.read_bytes() == untouched, "the repository's weights have changed")
         return f"{main} changed; {', '.join(sorted(parts - changed)) or 'no other part'} kept"

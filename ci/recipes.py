@@ -1,6 +1,7 @@
 """What commands and tests need to know of a bundle, and its configs do not say: its ``recipe.json``."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,6 +53,12 @@ class Recipe(NamedTuple):
 def bundle_names() -> list[str]:
     """Return the names of all folders in ``bundles/`` that are bundles."""
     return sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
+
+
+def stages(bundle: str) -> list[str]:
+    """Return the parts that ``train.json`` trains, that of the main stage last."""
+    config = json.loads((ROOT / "bundles" / bundle / "configs" / "train.json").read_text())
+    return re.findall(r"@train_(\w+)", json.dumps([config.get("stages"), config["run"]]))
 
 
 def recipe_of(bundle: str, overlay: str = "") -> Recipe:

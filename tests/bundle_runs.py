@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -33,12 +32,6 @@ def demo_cases(bundle):
         masks = {key: folder / item[key] for key in ("organ", "label") if key in item}
         cases.append({"case": case_name(item), "image": [folder / name for name in names], **masks})
     return cases
-
-
-def stages(bundle):
-    """Return the parts that ``train.json`` trains, the main one last."""
-    config = config_of(bundle, "train")
-    return re.findall(r"@train_(\w+)", json.dumps([config.get("stages"), config["run"]]))
 
 
 def baselines(bundle):

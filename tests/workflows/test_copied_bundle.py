@@ -9,9 +9,9 @@ import sys
 import zipfile
 
 import pytest
-from bundle_runs import BUNDLES, ROOT, assert_done, stages
+from bundle_runs import BUNDLES, ROOT, assert_done
 
-from ci.recipes import recipe_of
+from ci.recipes import recipe_of, stages
 
 NEEDED = ("bundles", "ci", "common", "tests", "pyproject.toml", "README.md")
 STUDIED = [name for name in reversed(BUNDLES) if recipe_of(name).study]

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from bundle_runs import BUNDLES, ROOT, assert_done, baselines, config_of, run_bundle, stages
+from bundle_runs import BUNDLES, ROOT, assert_done, baselines, config_of, run_bundle
+
+from ci.recipes import stages
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
 pytestmark = pytest.mark.slow
