@@ -48,7 +48,7 @@ def in_patches(
     patch_size: Sequence[int],
     batch_size: int,
     num_samples: int = 1,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     apart: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Call a function on patches, in batches, and put its answers together again.
@@ -61,7 +61,8 @@ def in_patches(
         patch_size: pixels along each axis.
         batch_size: patches in a batch.
         num_samples: how often each patch is sampled, with other generators; samples share batches.
-        seed: of all generators; those of a patch do not depend on the other patches of its batch.
+        seed: of all generators; those of a patch do not depend on the other patches of its batch. With one for each
+            item, neither do they depend on which items there are.
         apart: keep the samples as channels of their own instead of their mean. Where patches overlap, the one of the
             nearest centre then answers alone, since a mean of two samples is not one.
 
@@ -79,7 +80,7 @@ def in_patches(
             torch.stack([crop(image[patch.item], patch.corner, patch_size, beyond) for patch, _ in batch])
             for image, beyond in images
         ]
-        generators = [_generator(first.device, seed, sample, patch.item, *patch.corner) for patch, sample in batch]
+        generators = [_generator(first.device, seed, sample, patch) for patch, sample in batch]
         answers = function(*cropped, generators)
         channels = answers.shape[1]
         if start == 0:
@@ -104,6 +105,7 @@ def _nearest(patch: Patch, patches: Sequence[Patch], patch_size: Sequence[int]) 
     return (torch.stack(away).argmin(0) == corners.index(patch.corner))[None]
 
 
-def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
-    entropy = [seed, *(k + 2**16 for k in key)]  # corners may be negative, entropy may not
+def _generator(device: torch.device, seed: int | Sequence[int], sample: int, patch: Patch) -> torch.Generator:
+    own, item = (seed, patch.item) if isinstance(seed, int) else (seed[patch.item], 0)
+    entropy = [own, *(k + 2**16 for k in (sample, item, *patch.corner))]  # corners may be negative, entropy may not
     return torch.Generator(device).manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))

@@ -121,6 +121,7 @@ class PatchwiseInferer(Inferer):
         where: Sequence[Patch],
         num_steps: int = 1,
         apart: bool = False,
+        seeds: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return what ``in_patches`` does, and show a bar that moves on with each step, and is full at the end.
 
@@ -131,6 +132,7 @@ class PatchwiseInferer(Inferer):
             where: patches.
             num_steps: by which the bar moves on in a batch, also where a function hands fewer to ``progress``.
             apart: see ``in_patches``.
+            seeds: of each image, instead of the inferer's.
 
         Raises:
             ValueError: if an answer is not finite; filters and masks might hide that.
@@ -156,7 +158,7 @@ class PatchwiseInferer(Inferer):
                 self.patch_size,
                 self.slice_batch_size,
                 self.num_samples,
-                self.seed,
+                self.seed if seeds is None else seeds,
                 apart,
             )
         return finite(found), covered
@@ -176,7 +178,7 @@ class PatchwiseInferer(Inferer):
         canvas = to_canvas(slices, ORGAN_MULTIPLE, background)
         with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
-        return per_slice(_largest_without_holes, finite(logits)[..., :x, :y] > 0)
+        return per_slice(largest_without_holes, finite(logits)[..., :x, :y] > 0)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -269,7 +271,8 @@ def _told(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name} {settings[name]}" if name in settings else f"no {name}"
 
 
-def _largest_without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def largest_without_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected part of a mask, its holes filled slice by slice along the last axis."""
     components, count = label(mask)
     if count == 0:
         return mask

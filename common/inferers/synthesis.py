@@ -1,9 +1,12 @@
 """Tumours put into CT volumes: what is synthesised, patch by patch, and how it enters the image."""
 
+import logging
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,12 @@ from torch import Tensor, nn
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import from_slices, patch_corners, resample_volume, size_along, to_slices, voxel_size_mm
 from ..transforms.intensity import scale_hu, unscale_hu
-from ..transforms.tumours import TumourShapes, blend_weight, handcrafted
+from ..transforms.tumours import SIZES, NoPlaceError, TumourShapes, blend_weight, handcrafted
 from .models import draw, noise_predictor, refuse_other_sampler
 from .patches import Generators, Patch, patches_around
 from .slices import PatchwiseInferer, Progress, Stepwise
+
+logger = logging.getLogger(__name__)
 
 MARGIN = 4
 """Voxels of the network's grid that a patch shows around a tumour at least."""
@@ -31,13 +36,20 @@ class Synthesiser(Stepwise, ABC):
 
     @abstractmethod
     def __call__(
-        self, image: Tensor, tumours: Tensor, network: nn.Module, generators: Generators, progress: Progress
+        self,
+        image: Tensor,
+        tumours: Tensor,
+        around: Tensor,
+        network: nn.Module,
+        generators: Generators,
+        progress: Progress,
     ) -> Tensor:
         """Return images with tumours, of which only these are used.
 
         Args:
             image: healthy, in [-1, 1], shape (B, 1, X, Y, Z).
             tumours: 1 where they are wanted, else 0, of the same shape.
+            around: 1 in what remains of the organ, else 0, of the same shape.
             network: the container.
             generators: one for each image.
             progress: hands on the steps of a sampler.
@@ -46,6 +58,9 @@ class Synthesiser(Stepwise, ABC):
 
 class DiffusionSynthesiser(Synthesiser):
     """Tumours sampled in the latent images of an autoencoder, which is shown what is around them.
+
+    The organ around a tumour tells by how much an answer is too bright or too dark as a whole, since the autoencoder
+    normalises each patch by itself.
 
     Source: Chen et al. 2024, "Towards Generalizable Tumor Synthesis", section 3.2.
 
@@ -76,15 +91,22 @@ class DiffusionSynthesiser(Synthesiser):
         self.mask_mode, self.amp, self.compile = mask_mode, amp, compile
 
     def __call__(
-        self, image: Tensor, tumours: Tensor, network: nn.Module, generators: Generators, progress: Progress
+        self,
+        image: Tensor,
+        tumours: Tensor,
+        around: Tensor,
+        network: nn.Module,
+        generators: Generators,
+        progress: Progress,
     ) -> Tensor:
-        """Return what is decoded from the latent images that were sampled."""
+        """Return what is decoded from sampled latent images, around the tumours as bright as the image."""
         autoencoder: Any = network.get_submodule("autoencoder")
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
         condition = autoencoder.condition(image, tumours, self.mask_mode)
         channels = autoencoder.embedding_dim
         latent = draw(model, condition, channels, self.schedule, self.sampler, generators, progress)
-        return autoencoder.decode(latent).clamp(-1, 1)
+        made = autoencoder.decode(latent).clamp(-1, 1)
+        return made + _mean_where(around, image - made)
 
     @property
     def num_steps(self) -> int:
@@ -103,7 +125,13 @@ class HandcraftedSynthesiser(Synthesiser):
         self.window = window
 
     def __call__(
-        self, image: Tensor, tumours: Tensor, network: nn.Module, generators: Generators, progress: Progress
+        self,
+        image: Tensor,
+        tumours: Tensor,
+        around: Tensor,
+        network: nn.Module,
+        generators: Generators,
+        progress: Progress,
     ) -> Tensor:
         """Return the images, darker by the texture of tumours."""
         made = [
@@ -113,14 +141,76 @@ class HandcraftedSynthesiser(Synthesiser):
         return torch.from_numpy(np.stack(made))[:, None].to(image)
 
 
+class ConstantSynthesiser(Synthesiser):
+    """Tumours of one value, for comparisons.
+
+    Args:
+        hu: value.
+        window: HU at -1 and 1.
+    """
+
+    def __init__(self, *, hu: float, window: Sequence[float]) -> None:
+        self.hu, self.window = hu, window
+
+    def __call__(
+        self,
+        image: Tensor,
+        tumours: Tensor,
+        around: Tensor,
+        network: nn.Module,
+        generators: Generators,
+        progress: Progress,
+    ) -> Tensor:
+        """Return the value everywhere."""
+        return scale_hu(torch.full_like(image, self.hu), self.window)
+
+
+SYNTHESES = ("diffusion", "handcrafted", "constant")
+
+
+def choose_synthesis(synthesis: str, weights: str) -> str:
+    """Return a name in ``SYNTHESES``, or ``none``: of ``auto``, ``diffusion`` where there is a file of weights.
+
+    Args:
+        synthesis: such a name, or ``auto``.
+        weights: path of the file.
+    """
+    if synthesis != "auto":
+        return synthesis
+    chosen = "diffusion" if Path(weights).is_file() else "handcrafted"
+    logger.info(f"tumours in healthy scans: {chosen}, as {weights} {'is' if chosen == 'diffusion' else 'is not'} there")
+    return chosen
+
+
+def synthesisers_of(
+    synthesis: str, early: Synthesiser, late: Synthesiser, handcrafted: Synthesiser, constant: Synthesiser
+) -> dict[str, Synthesiser]:
+    """Return what synthesises tumours of each size in ``SIZES``.
+
+    Args:
+        synthesis: a name in ``SYNTHESES``, or ``none``, where nothing is asked for any.
+        early: of ``diffusion``, for the first two sizes.
+        late: of ``diffusion``, for the others.
+        handcrafted: of all sizes.
+        constant: of all sizes.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if synthesis not in (*SYNTHESES, "none"):
+        raise ValueError(f"synthesis must be one of {', '.join((*SYNTHESES, 'none'))}, got {synthesis!r}.")
+    if synthesis == "diffusion":
+        return {"tiny": early, "small": early, "medium": late, "large": late}
+    return dict.fromkeys(SIZES, handcrafted if synthesis == "handcrafted" else constant)
+
+
 class SynthesisInferer(PatchwiseInferer):
     """Put tumours into CT volumes.
 
     Shape and place are drawn on the volume's own grid, what they look like is synthesised on the network's, and the
     change between the volume there, before and after, is brought back and blended in. What is finer than ``detail``
     stays the volume's, above all its noise, which no tissue changes and four steps of a sampler do not bring back; and
-    to the bit so does all that lies beyond the blend. The organ around a tumour tells by how much an answer is too
-    bright or too dark as a whole, since the autoencoder normalises each patch by itself.
+    to the bit so does all that lies beyond the blend.
 
     Args:
         synthesisers: by the name of a size of tumours what synthesises them.
@@ -174,14 +264,56 @@ class SynthesisInferer(PatchwiseInferer):
         image, grid = volume[:1], size_along(volume.shape[1:], size_mm, self.voxel_mm)
         coarse = resample_volume(image, grid)
         organ = volume[1:] > 0 if len(volume) == 2 else self.found_organ(coarse, volume.shape[1:], network)
-        shapes = deepcopy(self.shapes)
         inside = convert_to_numpy(organ[0])
-        shapes.set_random_state(int(np.random.SeedSequence([self.seed, zlib.crc32(inside)]).generate_state(1)[0]))
-        tumours = shapes(inside, size_mm)
+        seed = int(np.random.SeedSequence([self.seed, zlib.crc32(inside)]).generate_state(1)[0])
+        tumours, size = self.drawn(inside, size_mm, seed)
+        wanted = torch.stack([_coarse_tumour(tumours == n, coarse) for n in range(1, int(tumours.max()) + 1)])
         coarse_organ = resample_volume(organ.float(), grid) > 0.5
-        synthetic = self.insert(image, coarse, coarse_organ, tumours, size_mm, network, shapes.drawn)
+        change = self.change(coarse[None], coarse_organ[None], [wanted], [size], network)[0]
+        synthetic = _blended(image, resample_volume(change, image.shape[1:]), tumours, size_mm)
         mask = torch.from_numpy(tumours > 0)[None].to(image)
         return torch.cat([synthetic, (synthetic - image).abs(), mask, organ.to(image)])
+
+    @torch.no_grad()
+    def insert(self, images: Tensor, organs: Tensor, seeds: Sequence[int], network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return images with tumours, and where these are: for images that lie on the network's grid already.
+
+        One whose organ has no place for tumours comes back as it is, with an empty mask.
+
+        Args:
+            images: HU, shape (B, 1, X, Y, Z).
+            organs: bool, of the same shape.
+            seeds: of each image; what is drawn for one does not depend on the others.
+            network: the container.
+
+        Returns:
+            HU and bool, both of the images' shape.
+        """
+        result, masks = images.clone(), torch.zeros_like(organs)
+        drawn = {}
+        for index, (organ, seed) in enumerate(zip(organs, seeds, strict=True)):
+            with suppress(NoPlaceError):
+                drawn[index] = self.drawn(convert_to_numpy(organ[0]), self.voxel_mm, seed)
+        if not drawn:
+            return result, masks
+        wanted, sizes = [], []
+        for tumours, size in drawn.values():
+            pieces = torch.from_numpy(np.stack([tumours == n for n in range(1, tumours.max() + 1)]))
+            wanted.append(pieces[:, None].to(images.device))
+            sizes.append(size)
+        where = list(drawn)
+        own = [seeds[index] for index in where]
+        changes = self.change(images[where], organs[where], wanted, sizes, network, own)
+        for index, change, pieces in zip(where, changes, wanted, strict=True):
+            result[index] = _blended(images[index], change, drawn[index][0], self.voxel_mm)
+            masks[index] = pieces.any(0)
+        return result, masks
+
+    def drawn(self, organ: Any, size_mm: Sequence[float], seed: int) -> tuple[Any, str]:
+        """Return 1, 2, ... in the voxels of tumours, and the name of their size, see ``TumourShapes``."""
+        shapes = deepcopy(self.shapes)
+        shapes.set_random_state(seed)
+        return shapes(organ, size_mm), shapes.drawn
 
     def found_organ(self, coarse: Tensor, size: Sequence[int], network: nn.Module) -> Tensor:
         """Return where the container's part ``organ`` sees the organ, on a volume's own grid, bool."""
@@ -190,66 +322,77 @@ class SynthesisInferer(PatchwiseInferer):
             raise ValueError("there is no organ to put a tumour into: the network found none.")
         return resample_volume(from_slices(found.float(), 3), size) > 0.5
 
-    def insert(
+    def change(
         self,
-        image: Tensor,
-        coarse: Tensor,
-        organ: Tensor,
-        tumours: Any,
-        size_mm: Sequence[float],
+        images: Tensor,
+        organs: Tensor,
+        wanted: Sequence[Tensor],
+        sizes: Sequence[str],
         network: nn.Module,
-        size: str,
+        seeds: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return an image with tumours.
+        """Return by how many HU synthesisers change images around tumours, on the network's grid; elsewhere it is 0.
 
         Args:
-            image: HU, shape (1, X, Y, Z).
-            coarse: the same on the network's grid.
-            organ: mask on the network's grid, bool, shape (1, x, y, z).
-            tumours: 1, 2, ... in the voxels of each, shape (X, Y, Z).
-            size_mm: of the voxels of the image.
+            images: HU, shape (B, 1, X, Y, Z).
+            organs: bool, of the same shape.
+            wanted: of each image the masks of its tumours, bool, shape (N, 1, X, Y, Z).
+            sizes: of each image the size of its tumours.
             network: the container.
-            size: of the tumours.
+            seeds: of each image, instead of the inferer's.
         """
-        wanted = torch.stack([self._coarse_tumour(tumours == n, coarse) for n in range(1, int(tumours.max()) + 1)])
-        corners = {tuple(corner) for one in wanted for corner in self._corners(one[0])}
-        synthesiser = self.synthesisers[size]
-
-        def fill(*batch: Any, progress: Progress) -> Tensor:
-            patches, masks, around, generators = batch
-            made = synthesiser(patches, masks, network, generators, progress)
-            return made + _shift(patches - made, around)
-
-        masks = wanted.any(0)[None]
-        images = [
-            (scale_hu(coarse, self.window)[None], -1.0),
-            (masks.to(coarse), 0.0),
-            ((organ[None] & ~masks).to(coarse), 0.0),
+        masks = torch.stack([tumours.any(0) for tumours in wanted])
+        shown = [
+            (scale_hu(images, self.window), -1.0),
+            (masks.to(images), 0.0),
+            ((organs & ~masks).to(images), 0.0),
         ]
-        where = [Patch(0, list(corner)) for corner in sorted(corners)]
-        content, covered = self.in_batches(fill, images, where, synthesiser.num_steps, apart=True)
-        change = torch.where(covered, unscale_hu(content, self.window) - coarse, 0.0)[0]
-        if self.detail:
-            change = GaussianFilter(3, self.detail)(change[None])[0]
-        weight = torch.from_numpy(blend_weight(tumours, size_mm))[None].to(image)
-        changed = image + weight * resample_volume(change, image.shape[1:])
-        return torch.where(weight > 0, changed, image)
+        change = torch.zeros_like(images)
+        for synthesiser in dict.fromkeys(self.synthesisers[size] for size in sizes):
+            own = [index for index, size in enumerate(sizes) if self.synthesisers[size] is synthesiser]
+            where = [Patch(index, list(corner)) for index in own for corner in sorted(self._corners(wanted[index]))]
 
-    def _coarse_tumour(self, tumour: Any, coarse: Tensor) -> Tensor:
-        """Return a tumour on the network's grid, one voxel at least, bool, shape (1, x, y, z)."""
-        share = resample_volume(torch.from_numpy(tumour)[None].to(coarse), coarse.shape[1:])
-        return share >= min(0.5, float(share.max()))
+            def fill(*batch: Any, progress: Progress, synthesiser: Synthesiser = synthesiser) -> Tensor:
+                image, tumours, around, generators = batch
+                return synthesiser(image, tumours, around, network, generators, progress)
 
-    def _corners(self, tumour: Tensor) -> list[list[int]]:
-        inside = tumour.nonzero()
-        low, high = inside.amin(0).tolist(), inside.amax(0).tolist()
-        return patch_corners(low, high, self.patch_size, MARGIN)
+            content, covered = self.in_batches(fill, shown, where, synthesiser.num_steps, apart=True, seeds=seeds)
+            change = torch.where(covered, unscale_hu(content, self.window) - images, change)
+        return GaussianFilter(3, self.detail).to(change.device)(change) if self.detail else change
+
+    def _corners(self, tumours: Tensor) -> set[tuple[int, ...]]:
+        """Return the corners of the patches that cover each of some tumours, shape (N, 1, X, Y, Z)."""
+        found = set()
+        for tumour in tumours:
+            inside = tumour[0].nonzero()
+            low, high = inside.amin(0).tolist(), inside.amax(0).tolist()
+            found |= {tuple(corner) for corner in patch_corners(low, high, self.patch_size, MARGIN)}
+        return found
 
 
-def _shift(difference: Tensor, around: Tensor) -> Tensor:
-    """Return the mean difference of each image where ``around`` is 1, 0 where that is nowhere."""
-    axes = tuple(range(1, difference.ndim))
-    return (difference * around).sum(axes, keepdim=True) / around.sum(axes, keepdim=True).clamp(min=1)
+def _coarse_tumour(tumour: Any, coarse: Tensor) -> Tensor:
+    """Return a tumour on the grid of ``coarse``, one voxel at least, bool, shape (1, x, y, z)."""
+    share = resample_volume(torch.from_numpy(tumour)[None].to(coarse), coarse.shape[1:])
+    return share >= min(0.5, float(share.max()))
+
+
+def _blended(image: Tensor, change: Tensor, tumours: Any, size_mm: Sequence[float]) -> Tensor:
+    """Return an image that changes where tumours are, and stays to the bit beyond their blend.
+
+    Args:
+        image: HU, shape (1, X, Y, Z).
+        change: HU, of the same shape.
+        tumours: 1, 2, ... in the voxels of each, shape (X, Y, Z).
+        size_mm: of the voxels.
+    """
+    weight = torch.from_numpy(blend_weight(tumours, size_mm))[None].to(image)
+    return torch.where(weight > 0, image + weight * change, image)
+
+
+def _mean_where(mask: Tensor, images: Tensor) -> Tensor:
+    """Return the mean of each image where a mask is 1, 0 where that is nowhere."""
+    axes = tuple(range(1, images.ndim))
+    return (images * mask).sum(axes, keepdim=True) / mask.sum(axes, keepdim=True).clamp(min=1)
 
 
 @torch.no_grad()

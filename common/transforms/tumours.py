@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandCropByPosNegLabeld, Randomizable
+from monai.transforms import MapTransform, RandCropByPosNegLabeld, Randomizable, Transform
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from scipy.ndimage import (
@@ -27,6 +27,10 @@ LEAST_VOXELS = 4
 """Of a tumour that is left where the organ, the image or another tumour cuts it."""
 
 TOUCHING = np.ones((3, 3, 3), dtype=bool)
+
+
+class NoPlaceError(ValueError):
+    """There is no organ, or no room in it for the tumours that are wanted."""
 
 
 class Size(NamedTuple):
@@ -111,10 +115,10 @@ class TumourShapes(Randomizable):
             spacing_mm: of its voxels.
 
         Raises:
-            ValueError: if there is no organ, or no place for a tumour in it.
+            NoPlaceError: if there is no organ, or no place for a tumour in it.
         """
         if not organ.any():
-            raise ValueError("there is no organ to put a tumour into: its mask is empty.")
+            raise NoPlaceError("there is no organ to put a tumour into: its mask is empty.")
         name = str(self.R.choice(self.names, p=np.array(self.shares) / sum(self.shares)))
         self.drawn, size = name, SIZES[name]
         count = self.num_tumours or self.R.randint(1, size.most + 1)
@@ -132,7 +136,7 @@ class TumourShapes(Randomizable):
                     tumours[where][piece] = number
                     break
             else:
-                raise ValueError(
+                raise NoPlaceError(
                     f"there is no place for tumour {number} of {count} ({name}) in the {self.organ}, "
                     f"{organ.sum() * spacing.prod() / 1000:.1f} ml: take fewer or smaller ones."
                 )
@@ -251,6 +255,76 @@ def _fitted(
     return tuple(where), pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if count > 1 else free
 
 
+IGNORED = 255
+"""In labels of what a loss passes over."""
+
+
+class OrganAndTumoursd(Transform):
+    """Write 1 in an organ and 2 in its tumours into the ``label`` of an item.
+
+    The label has both already, or it is above 0 in tumours alone, and a mask ``organ`` contains them. Where there is no
+    label, there are no tumours in the organ.
+
+    Args:
+        both: whether labels have both.
+        voxel_mm: of the label, nearly cubic.
+        diameter_mm: smallest and largest of tumours to learn, of a ball of the same volume; others are ``IGNORED``.
+            None takes all.
+    """
+
+    def __init__(
+        self, both: bool, voxel_mm: Sequence[float] = (1.0, 1.0, 1.0), diameter_mm: Sequence[float] | None = None
+    ) -> None:
+        self.both, self.voxel_mm, self.diameter_mm = both, voxel_mm, diameter_mm
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its label, shape (1, X, Y, Z)."""
+        item: dict[Any, Any] = dict(data)
+        organ: Any = item.get("organ")
+        label: Any = item.get("label")
+        if label is None:
+            item["label"] = (organ > 0).to(organ)
+        elif not self.both:
+            item["label"] = torch.where(label > 0, 2, organ > 0).to(label)
+        if self.diameter_mm is not None:
+            pieces, diameters = _pieces(convert_to_numpy(item["label"])[0] > 1, self.voxel_mm)
+            low, high = self.diameter_mm
+            others = ((diameters < low) | (diameters > high))[pieces] & (pieces > 0)
+            item["label"] = torch.where(torch.from_numpy(others[None]), IGNORED, item["label"])
+        return item
+
+
+class TumoursAloned(MapTransform):
+    """Leave of labels that have an organ and its tumours the tumours, and the organ with them under a key of its own.
+
+    Args:
+        keys: labels, 1 in an organ and 2 in its tumours.
+        both: false leaves labels as they are, which have the tumours alone.
+        organ_key: where 1 stands in both.
+        allow_missing_keys: see MONAI.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, both: bool = True, organ_key: str = "true_organ", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.both, self.organ_key = both, organ_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with 1 in tumours."""
+        item = dict(data)
+        for key in self.key_iterator(item) if self.both else ():
+            item[self.organ_key] = (item[key] > 0).to(item[key])
+            item[key] = (item[key] > 1).to(item[key])
+        return item
+
+
+def _pieces(tumours: Mask, voxel_mm: Sequence[float]) -> tuple[Any, NDArray[np.float64]]:
+    """Return 1, 2, ... in each tumour, and diameters of balls of their volumes, mm, that of what is none first."""
+    pieces, _ = label(tumours, TOUCHING)
+    return pieces, np.cbrt(6 * np.bincount(pieces.ravel()) * np.prod(voxel_mm) / np.pi)
+
+
 class TumoursBetweend(MapTransform):
     """Mark the tumours of some sizes, as middles of patches.
 
@@ -276,8 +350,7 @@ class TumoursBetweend(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             tumours = convert_to_numpy(item[key])[0] > 0
-            pieces, _ = label(tumours, TOUCHING)
-            diameters = np.cbrt(6 * np.bincount(pieces.ravel()) * np.prod(self.voxel_mm) / np.pi)
+            pieces, diameters = _pieces(tumours, self.voxel_mm)
             low, high = self.diameter_mm
             asked = (diameters >= low) & (diameters <= high)
             asked[0] = False

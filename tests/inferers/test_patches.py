@@ -91,3 +91,15 @@ def test_a_slice_gives_the_same_as_slice_or_as_volume_of_one():
     flat = in_patches(number, [(image, 0.0)], where, (12, 12), 8, apart=True)[0]
     deep = [Patch(patch.item, [*patch.corner, 0]) for patch in where]
     assert torch.equal(in_patches(number, [(image[..., None], 0.0)], deep, (12, 12, 1), 8, apart=True)[0][..., 0], flat)
+
+
+def test_with_seeds_of_their_own_items_are_sampled_as_if_they_were_alone():
+    image = torch.zeros(2, 1, 12, 12)
+
+    def noise(x, generators):
+        return torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
+
+    both = in_patches(noise, [(image, 0.0)], [Patch(0, [0, 0]), Patch(1, [0, 0])], (12, 12), 8, seed=[3, 4])[0]
+    alone = in_patches(noise, [(image[1:], 0.0)], [Patch(0, [0, 0])], (12, 12), 8, seed=[4])[0]
+    assert torch.equal(both[1], alone[0])
+    assert not torch.equal(both[0], both[1])

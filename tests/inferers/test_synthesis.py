@@ -8,11 +8,14 @@ from scipy.ndimage import binary_erosion, label
 from torch import nn
 
 from common.inferers.synthesis import (
+    ConstantSynthesiser,
     DiffusionSynthesiser,
     HandcraftedSynthesiser,
     Synthesiser,
     SynthesisInferer,
+    choose_synthesis,
     reconstruction_rows,
+    synthesisers_of,
 )
 from common.networks.parts import NetworkParts
 from common.networks.vqgan import VQGAN
@@ -23,14 +26,14 @@ WINDOW = (-175, 250)
 
 
 class Flat(Synthesiser):
-    """Says that tumours are of one value and all else as it was, but for an error; takes note of what it was shown."""
+    """Says that tumours are of one value and all else as it was; takes note of what it was shown."""
 
-    def __init__(self, value=-0.5, error=0.0):
-        self.value, self.error, self.seen = value, error, []
+    def __init__(self, value=-0.5):
+        self.value, self.seen = value, []
 
-    def __call__(self, image, tumours, network, generators, progress):
+    def __call__(self, image, tumours, around, network, generators, progress):
         self.seen.append((image.clone(), tumours.clone()))
-        return torch.where(tumours > 0, self.value, image) + self.error
+        return torch.where(tumours > 0, self.value, image)
 
 
 class Noise(nn.Module):
@@ -110,8 +113,24 @@ def test_what_is_finer_than_the_networks_voxels_stays():
 
 
 def test_an_answer_that_is_too_bright_as_a_whole_is_set_right_by_the_organ_around():
-    exact, bright = (inferer(Flat(error=error))(scan(), container()) for error in (0.0, 0.3))
-    torch.testing.assert_close(bright, exact, atol=0.01, rtol=0)
+    found = []
+    for error in (0.0, 0.3):
+        network = container()
+        network.autoencoder.decode = lambda latent, error=error: torch.full((len(latent), 1, 16, 16, 16), 0.1 + error)
+        found.append(inferer(DiffusionSynthesiser(schedule=NoiseSchedule(4, "cosine")))(scan(), network))
+    torch.testing.assert_close(found[1], found[0], atol=0.01, rtol=0)
+    assert abs(parts(found[0])["synthetic"][parts(found[0])["mask"] > 0].mean() - 40) < 5  # what is around
+
+
+def test_tumours_that_are_drawn_stay_darker_than_what_is_around():
+    found = parts(inferer(HandcraftedSynthesiser(window=WINDOW))(scan(), container()))
+    assert found["synthetic"][found["mask"] > 0].mean() < 25
+
+
+def test_constant_tumours_are_of_their_value_whatever_is_around():
+    found = parts(inferer(ConstantSynthesiser(hu=10.0, window=WINDOW))(scan(), container()))
+    core = binary_erosion(found["mask"] > 0)
+    assert found["synthetic"][core].mean() == pytest.approx(10, abs=6)
 
 
 def test_details_stay_the_volumes_where_that_is_asked_for():
@@ -213,7 +232,7 @@ def test_latent_images_are_sampled_as_theory_says_of_a_gaussian(sampler):
     else:
         network.diffusion.schedule = NoiseSchedule(200, "cosine", max_beta=0.9999)
         schedule, expected = NoiseSchedule(200, "cosine", 50, "trailing", max_beta=0.9999), 0.1
-    DiffusionSynthesiser(schedule=schedule, sampler=sampler)(image, image, network, generators, iter)
+    DiffusionSynthesiser(schedule=schedule, sampler=sampler)(image, image, image, network, generators, iter)
     assert seen[0].shape == (2, 3, 8, 8, 8)
     assert float(seen[0].std()) == pytest.approx(expected, rel=0.05 if sampler == "ddpm" else 0.2)
 
@@ -222,7 +241,7 @@ def test_handcrafted_tumours_are_drawn_by_the_generators_of_the_patches():
     synthesiser, image = HandcraftedSynthesiser(window=WINDOW), torch.zeros(2, 1, 16, 16, 16)
     one = [torch.Generator().manual_seed(i) for i in (1, 2)]
     other = [torch.Generator().manual_seed(i) for i in (2, 1)]
-    first, second = (synthesiser(image, image, None, generators, iter) for generators in (one, other))
+    first, second = (synthesiser(image, image, image, None, generators, iter) for generators in (one, other))
     assert torch.equal(first, second.flip(0))
     assert (first < 0).all()
     assert synthesiser.num_steps == 1
@@ -242,3 +261,55 @@ def test_measuring_reconstructions_leaves_the_codes_as_they_are():
     assert network.training
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)
+
+
+def on_grid(count=3, size=(32, 32, 24)):
+    """Return volumes on the network's grid and their organs, of which the last has no room."""
+    generator = torch.Generator().manual_seed(0)
+    images = 40 + 15 * torch.randn(count, 1, *size, generator=generator)
+    organs = torch.ones(images.shape, dtype=torch.bool)
+    organs[-1] = False
+    return images, organs
+
+
+def test_images_on_the_grid_are_given_tumours_together_and_each_as_if_it_were_alone():
+    network, (images, organs) = container(), on_grid()
+    diffusion = DiffusionSynthesiser(schedule=NoiseSchedule(4, "cosine", max_beta=0.9999))
+    tool = inferer(diffusion, size={"tiny": 0.5, "small": 0.5}, num_tumours=None, seed=5)
+    made, masks = tool.insert(images, organs, [7, 8, 9], network)
+    for index in (0, 1):
+        alone, mask = tool.insert(images[index : index + 1], organs[index : index + 1], [7 + index], network)
+        torch.testing.assert_close(made[index], alone[0], atol=0.05, rtol=0)
+        assert torch.equal(masks[index], mask[0])
+        assert masks[index].any()
+        assert not torch.equal(made[index], images[index])
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_an_image_whose_organ_has_no_room_comes_back_as_it_is():
+    images, organs = on_grid()
+    made, masks = inferer().insert(images, organs, [1, 2, 3], container())
+    assert torch.equal(made[2], images[2])
+    assert not masks[2].any()
+    nothing, none = inferer().insert(images[2:], organs[2:], [3], container())
+    assert torch.equal(nothing, images[2:])
+    assert not none.any()
+
+
+def test_each_size_has_a_synthesiser():
+    early, late, drawn, constant = Flat(0), Flat(1), Flat(2), Flat(3)
+    made = synthesisers_of("diffusion", early, late, drawn, constant)
+    assert list(made.values()) == [early, early, late, late]
+    assert set(synthesisers_of("handcrafted", early, late, drawn, constant).values()) == {drawn}
+    assert set(synthesisers_of("constant", early, late, drawn, constant).values()) == {constant}
+    assert synthesisers_of("none", early, late, drawn, constant).keys() == made.keys()
+    with pytest.raises(ValueError, match="synthesis must be one of diffusion, handcrafted, constant, none"):
+        synthesisers_of("gan", early, late, drawn, constant)
+
+
+def test_where_there_are_no_weights_tumours_are_drawn(tmp_path):
+    path = tmp_path / "model.pt"
+    assert choose_synthesis("auto", str(path)) == "handcrafted"
+    path.touch()
+    assert choose_synthesis("auto", str(path)) == "diffusion"
+    assert choose_synthesis("constant", str(path)) == "constant"

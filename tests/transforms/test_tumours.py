@@ -7,9 +7,12 @@ import torch
 from scipy.ndimage import binary_dilation, label
 
 from common.transforms.tumours import (
+    IGNORED,
     SIZES,
     TOUCHING,
+    OrganAndTumoursd,
     PatchesAroundd,
+    TumoursAloned,
     TumoursBetweend,
     TumourShapes,
     bent_ellipsoid,
@@ -212,3 +215,41 @@ def test_patches_for_validation_are_the_same_in_each_epoch():
     assert torch.equal(fixed(item)[0]["image"], fixed(item)[0]["image"])
     assert not torch.equal(drawn_anew(item)[0]["image"], drawn_anew(item)[0]["image"])
     assert all(patch["label"].any() for patch in fixed(item))
+
+
+def two_masks():
+    """Return an organ with a tumour of 8 and one of 30 mm, and these, in voxels of 2 mm."""
+    organ = torch.zeros(1, 40, 40, 40)
+    organ[:, 2:38, 2:38, 2:38] = 1
+    tumours = torch.zeros_like(organ)
+    tumours[0, 5:8, 5:8, 5:9] = 1
+    tumours[0, 15:27, 15:27, 15:27] = 1
+    return organ, tumours
+
+
+def test_a_label_of_tumours_and_a_mask_of_the_organ_become_one_label():
+    organ, tumours = two_masks()
+    made = OrganAndTumoursd(both=False)({"organ": organ, "label": tumours})["label"]
+    assert torch.equal(made, organ + tumours)
+    assert torch.equal(OrganAndTumoursd(both=True)({"label": made})["label"], made)
+
+
+def test_without_a_label_the_organ_is_healthy():
+    organ, _ = two_masks()
+    assert torch.equal(OrganAndTumoursd(both=True)({"organ": 3 * organ})["label"], organ)
+
+
+def test_tumours_of_other_sizes_are_passed_over_and_never_called_organ():
+    organ, tumours = two_masks()
+    early = OrganAndTumoursd(both=True, voxel_mm=(2, 2, 2), diameter_mm=(0, 20))({"label": organ + tumours})["label"]
+    assert (early[0, 15:27, 15:27, 15:27] == IGNORED).all()
+    assert (early[0, 5:8, 5:8, 5:9] == 2).all()
+    assert torch.equal(early == 1, (organ + tumours) == 1)
+
+
+def test_tumours_are_left_alone_with_the_organ_apart():
+    organ, tumours = two_masks()
+    made = TumoursAloned("label")({"label": organ + tumours})
+    assert torch.equal(made["label"], tumours)
+    assert torch.equal(made["true_organ"], organ)
+    assert TumoursAloned("label", both=False)({"label": tumours}) == {"label": tumours}
