@@ -18,7 +18,10 @@ except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
 RESULTS = (
-    *(f"{name}.nii.gz" for name in ("anomaly", "healthy", "synthetic", "mask", "mean", "uncertainty")),
+    *(
+        f"{name}.nii.gz"
+        for name in ("anomaly", "healthy", "synthetic", "mask", "mean", "uncertainty", "probability", "labels")
+    ),
     "overlay.png",
 )
 """How the names of a case's results end, but for masks that a data set may have under the same name."""

@@ -109,6 +109,17 @@ def write_msd_pancreas(src, numbers=(1,)):
     return src
 
 
+def write_kits(src, number=0, labels=None):
+    """Write a case of KiTS: kidneys of 1, a tumour of 2 and a cyst of 3."""
+    folder = src / "dataset" / f"case_{number:05}"
+    save(np.random.default_rng(number).integers(-1000, 400, SHAPE).astype(np.int16), folder / "imaging.nii.gz")
+    if labels is None:
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[1:5, 1:3, 1:3], labels[2, 2, 1], labels[3, 2, 1] = 1, 2, 3
+    save(labels, folder / "segmentation.nii.gz")
+    return src
+
+
 def film(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (12, 10)).astype(np.uint8)
 

@@ -313,6 +313,25 @@ def with_lesions(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [item for item in items if "label" in item and True in _classes_in(item)]
 
 
+def tell_healthy(
+    items: Sequence[dict[str, Any]], both: bool, healthy: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Return cases with labels, each with whether it is ``healthy``: nothing in it is labelled as a tumour.
+
+    Args:
+        items: cases; those without a label are left out, unless their ``image_label`` and an organ mask say enough.
+        both: labels are 1 in the organ and 2 in its tumours, not 1 in tumours.
+        healthy: further cases, that have an organ mask and no tumours.
+    """
+    lowest, told = 2 if both else 1, []
+    for item in items:
+        if "label" in item:
+            told.append({**item, "healthy": not (read_nifti(item["label"])[0] >= lowest).any()})
+        elif item.get("image_label") == 0 and "organ" in item:
+            told.append({**item, "healthy": True})
+    return told + [{**item, "healthy": True} for item in healthy if "organ" in item or "label" in item]
+
+
 def with_both_classes(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the cases as they are, if there are healthy slices or films among them, and diseased ones.
 

@@ -157,7 +157,7 @@ class CaseWriter(NibabelWriter):
             nib.save(image, temporary)
 
 
-MASKS = ("mask", "organ", "wanted")
+MASKS = ("mask", "labels", "organ", "wanted")
 """Results that hold whole numbers."""
 
 

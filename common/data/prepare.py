@@ -77,6 +77,7 @@ def prepare(
     finding: str = "Pleural Effusion",
     structure: str = "kidneys",
     fold: int = 0,
+    both_labels: bool = False,
 ) -> None:
     """Check, convert, count and split the cases of a data set, and write its ``dataset.json``.
 
@@ -89,7 +90,7 @@ def prepare(
 
     Args:
         source: ``lits``, ``msd_liver``, ``ircad``, ``nifti``, ``dicom``, ``brats``, ``msd_brain``, ``msd_pancreas``,
-            ``chaos`` or ``chexpert``; see ``common.data.sources`` for their files.
+            ``kits``, ``chaos`` or ``chexpert``; see ``common.data.sources`` for their files.
         src: the folder that was downloaded.
         dst: the folder to fill; neither may lie in the other.
         split: ``patient`` puts each patient in one part. ``slice`` puts all in ``training``, with ``slices`` "healthy",
@@ -107,6 +108,8 @@ def prepare(
         structure: of ``chaos``, what is looked for: ``kidneys``, ``liver`` or ``spleen``.
         fold: which patients are for testing: with a fraction of 0.25 for testing, folds 0 to 3 are those of a cross
             validation.
+        both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, as ``difftumor_segmentation`` reads
+            them, and cases without a healthy slice stay in training.
 
     Raises:
         FileNotFoundError: if there are no such files in ``src``.
@@ -118,6 +121,8 @@ def prepare(
     options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding, "structure": structure}
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
+    if both_labels and "organ" not in data_set.masks:
+        raise ValueError(f"both_labels is for data sets with masks of an organ and its lesions, got source {source}.")
     scans = data_set.find(folder, **{name: options[name] for name in data_set.options})
     if fractions is None:
         fractions = data_set.fractions
@@ -136,12 +141,12 @@ def prepare(
                         f"{patients}; rename them, or the folders they lie in."
                     )
                 volume = scan.read()
-                item = _write_case(scan, volume, data_set.masks, target, link)
+                item = _write_case(scan, volume, data_set.masks, target, link, both_labels)
                 counts[scan.case] = _counted(scan.case, volume, min_organ_pixels, data_set)
                 items.append(item)
 
     used = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction]
-    parts = _parts(items, counts, part_of, used, split, data_set)
+    parts = _parts(items, counts, part_of, used, split, data_set, all_cases=both_labels)
     description = f"{data_set.description.format(organ=data_set.organ, **options)} Source: {source}."
     if split == "slice" and parts["training"] and parts["testing"]:
         leak = "Patients are in both training and testing: results are better than they would be for new patients."
@@ -157,6 +162,9 @@ def prepare(
         "fold": fold,
         **parts,
     }
+    if both_labels:
+        description += " Labels: 1 the organ, 2 its lesions."
+        content |= {"description": description, "labels": {"0": "background", "1": data_set.organ, "2": "tumour"}}
     if items:
         write_text(target / "dataset.json", json.dumps(content, indent=2))
     failures.exit_if_any()
@@ -221,13 +229,14 @@ def _parts(
     used: Sequence[str],
     split: str,
     source: Source,
+    all_cases: bool,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the items of each part, without those that have no slice for it."""
+    """Return the items of each part, without those that have no slice for it, unless all cases are wanted."""
     parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     for item in items:
         case, own = item["case"], part_of[item["patient"]]
         for part in [own] if split == "patient" else [part for part in used if part in (*SLICES, own)]:
-            if part == "training" and source.slices and not counts[case].healthy:
+            if part == "training" and source.slices and not counts[case].healthy and not all_cases:
                 logger.warning(f"{case} is left out of training: it has no healthy slice of the {source.organ}.")
             elif part == "testing" and split == "slice" and not counts[case].lesion:
                 logger.warning(f"{case} is left out of testing: it has no slice with lesions.")
@@ -258,12 +267,17 @@ def _counted(case: str, volume: Volume, min_organ_pixels: int, source: Source) -
     return counts
 
 
-def _write_case(scan: Scan, volume: Volume, masks: Sequence[str], dst: Path, link: str) -> dict[str, Any]:
+def _write_case(
+    scan: Scan, volume: Volume, masks: Sequence[str], dst: Path, link: str, both_labels: bool
+) -> dict[str, Any]:
     """Write or link the files of a case and return its item."""
     images = [_write_image(channel, scan.case, volume.affine, dst, link) for channel in volume.channels]
     item: dict[str, Any] = {"case": scan.case, "patient": scan.patient}
     item["image"] = images if len(images) > 1 else images[0]
-    for key, mask in (("organ", volume.organ), ("label", volume.label)):
+    label: Any = volume.label
+    if both_labels and volume.organ is not None and label is not None:
+        label = volume.organ.astype(np.uint8) + label
+    for key, mask in (("organ", volume.organ), ("label", label)):
         if key in masks and mask is not None:
             item[key] = f"{key}s/{scan.case}.nii.gz"
             _write_nifti(mask.astype(np.uint8), volume.affine, dst / item[key])

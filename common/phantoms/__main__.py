@@ -178,6 +178,7 @@ def write_phantoms(
     shape: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
     twins: bool = False,
+    both_labels: bool = False,
     num_workers: int = 1,
 ) -> None:
     """Write images of patients who do not exist, with masks, and ``dataset.json``.
@@ -201,14 +202,17 @@ def write_phantoms(
         shape: voxels to the right, front and head, or pixels to the right and head; default: those of the phantom.
         spacing: mm along these; default: that of the phantom.
         twins: also write ``<case>_twin``, the same patient without lesions.
+        both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, and there is no mask of the organ.
         num_workers: processes.
 
     Raises:
-        ValueError: if there is no such phantom, or no such scanner.
+        ValueError: if there is no such phantom, or no such scanner, or its labels have no organ.
     """
     if phantom not in PHANTOMS:
         raise ValueError(f"phantom must be one of {', '.join(PHANTOMS)}, got {phantom!r}.")
     plan, folder = PHANTOMS[phantom], Path(dst)
+    if both_labels and "organ" not in plan.keys:
+        raise ValueError(f"both_labels is for phantoms of an organ with lesions, got {phantom}.")
     plan = plan._replace(
         shape=tuple(shape or plan.shape),
         spacing=tuple(spacing or plan.spacing),
@@ -217,7 +221,8 @@ def write_phantoms(
     counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
     jobs = [(split, number) for split, count in counts.items() for number in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_patient, folder, plan, with_lesions=testing, scanner=scanner, twins=twins)
+    options: dict[str, Any] = {"with_lesions": testing, "scanner": scanner, "twins": twins, "both_labels": both_labels}
+    write = partial(_write_patient, folder, plan, **options)
     written = Parallel(num_workers, return_as="generator")(delayed(write)(*job) for job in jobs)
     items = list(tqdm(written, total=len(jobs), desc="phantoms", unit="patient"))
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
@@ -227,19 +232,30 @@ def write_phantoms(
         "name": plan.name,
         "description": "synthetic, no patients",
         "modality": {str(i): channel for i, channel in enumerate(plan.modality)},
+        **({"labels": {"0": "background", "1": "organ", "2": "tumour"}} if both_labels else {}),
         **splits,
     }
     write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
 
 
 def _write_patient(
-    folder: Path, phantom: Phantom, split: str, number: int, with_lesions: int, scanner: str, twins: bool
+    folder: Path,
+    phantom: Phantom,
+    split: str,
+    number: int,
+    with_lesions: int,
+    scanner: str,
+    twins: bool,
+    both_labels: bool,
 ) -> dict[str, Any]:
     """Write a patient and return the item; of the testing patients only the first ``with_lesions`` may have some."""
     healthy = _is_healthy(phantom, split, number, with_lesions)
     draw = partial(phantom.draw, SPLITS[split] + number, phantom.shape, phantom.spacing, scanner)
     patient, case = draw(not healthy), f"{split}_{scanner}_{number:03d}"
     masks = dict(patient.masks)
+    diseased = masks["label"].any()
+    if both_labels:
+        masks["label"] = masks.pop("organ") + masks["label"]
     if "wanted" in phantom.keys and split == "testing" and healthy:
         masks["wanted"] = draw(True).masks["label"]
 
@@ -256,7 +272,7 @@ def _write_patient(
         **{key: save(f"_{phantom.endings.get(key, key)}", voxels) for key, voxels in masks.items()},
         "patient": case,
         "case": case,
-        "image_label": int(masks["label"].any()),
+        "image_label": int(diseased),
     }
     return {key: known[key] for key in phantom.keys if key in known}
 

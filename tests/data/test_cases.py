@@ -12,7 +12,7 @@ from PIL import Image
 
 from ci.dicom_series import write_series
 from common.data import cases
-from common.data.cases import list_cases, shard, with_both_classes, with_lesions
+from common.data.cases import list_cases, shard, tell_healthy, with_both_classes, with_lesions
 from common.files import BadFileError, Failures
 
 CT = np.linspace(-1000, 400, 336).reshape(8, 7, 6).astype(np.int16)
@@ -791,3 +791,18 @@ def test_cases_with_lesions_are_those_whose_label_is_not_empty(tmp_path):
     save(MASK * 0, tmp_path / "masks" / "b.nii.gz")
     items = [{"label": str(tmp_path / "masks" / f"{name}.nii.gz"), "case": name} for name in ("a", "b")]
     assert names(with_lesions([*items, {"case": "c"}])) == ["a"]
+
+
+def test_cases_without_tumours_are_healthy_whatever_their_labels_hold(tmp_path):
+    paths = {name: str(save(MASK * value, tmp_path / f"{name}.nii.gz")) for name, value in (("one", 1), ("two", 2))}
+    items = [{"case": name, "label": path} for name, path in paths.items()]
+    unlabelled = [
+        {"case": "c"},
+        {"case": "d", "image_label": 0, "organ": paths["one"]},
+        {"case": "e", "image_label": 1},
+    ]
+    both = {item["case"]: item["healthy"] for item in tell_healthy(items + unlabelled, both=True)}
+    assert both == {"one": True, "two": False, "d": True}
+    assert not any(item["healthy"] for item in tell_healthy(items, both=False))
+    added = tell_healthy([], both=True, healthy=[{"case": "f", "organ": paths["one"]}, {"case": "g"}])
+    assert added == [{"case": "f", "organ": paths["one"], "healthy": True}]

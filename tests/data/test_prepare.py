@@ -759,7 +759,7 @@ def test_the_log_counts_the_slices_of_a_case(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"source": "kits"}, "source must be one of lits, msd_liver, ircad, nifti, dicom, .*, got 'kits'"),
+        ({"source": "luna"}, "source must be one of lits, msd_liver, ircad, nifti, dicom, .*, got 'luna'"),
         ({"split": "volume"}, "split must be one of patient, slice, got 'volume'"),
         ({"link": "move"}, "link must be one of symlink, hardlink, copy, got 'move'"),
         ({"source": "nifti", "exclude_ircad": True}, "exclude_ircad is for lits, got source nifti"),

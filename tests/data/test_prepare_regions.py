@@ -18,6 +18,7 @@ from downloads import (
     write_brats_2023,
     write_chaos,
     write_chexpert,
+    write_kits,
     write_msd_brain,
     write_msd_pancreas,
 )
@@ -225,6 +226,21 @@ def test_the_log_counts_the_slices_of_a_pancreas(tmp_path, caplog):
     assert "pancreas_001: 2 slices of the pancreas, 1 of them healthy, and 1 with lesions." in caplog.text
 
 
+def test_both_labels_are_written_where_that_is_asked_for(tmp_path):
+    src = write_kits(tmp_path / "src")
+    dataset = run("kits", src, tmp_path / "dst", both_labels=True)
+    written = np.asarray(nib.load(tmp_path / "dst" / dataset["testing"][0]["label"]).dataobj)
+    theirs = np.asarray(nib.load(src / "dataset" / "case_00000" / "segmentation.nii.gz").dataobj)
+    np.testing.assert_array_equal(written, np.where(theirs == 3, 1, theirs))
+    assert dataset["labels"] == {"0": "background", "1": "kidneys", "2": "tumour"}
+    assert "Labels: 1 the organ, 2 its lesions." in dataset["description"]
+
+
+def test_both_labels_need_an_organ(tmp_path):
+    with pytest.raises(ValueError, match="both_labels is for data sets with masks of an organ"):
+        run("brats", write_brats_2021(tmp_path / "src", 0)["t1"].parent.parent, tmp_path / "dst", both_labels=True)
+
+
 def test_an_item_of_the_chest_has_a_film_and_an_image_label(tmp_path):
     src = write_chexpert(tmp_path / "src", {"patient00007/study3/view1_frontal.jpg": {"Pleural Effusion": "1.0"}})
     (item,) = run("chexpert", src, tmp_path / "dst")["testing"]
@@ -277,6 +293,7 @@ def test_a_film_that_is_constant_is_named_and_left_out(tmp_path):
         ("brats", lambda src: [write_brats_2021(src, number, tumour()) for number in range(4)]),
         ("msd_brain", lambda src: write_msd_brain(src, range(4))),
         ("msd_pancreas", lambda src: write_msd_pancreas(src, range(4))),
+        ("kits", lambda src: [write_kits(src, number) for number in range(4)]),
         ("chexpert", lambda src: write_chexpert(src, FILMS)),
     ],
 )

@@ -312,3 +312,20 @@ def test_two_processes_write_the_same_bytes_as_one(tmp_path):
         command = [sys.executable, "-m", "common.phantoms", "abdomen_ct", *options]
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_labels_may_have_the_organ_and_its_lesions(tmp_path):
+    apart, both = tmp_path / "apart", tmp_path / "both"
+    run(apart, "--testing", "1", phantom="liver_tumour_ct")
+    said = run(both, "--testing", "1", "--both_labels", phantom="liver_tumour_ct")
+    (item,) = said["testing"]
+    assert "organ" not in item
+    organ, lesions = (voxels(apart / f"testing_a_000_{name}.nii.gz") for name in ("organ", "label"))
+    np.testing.assert_array_equal(voxels(both / item["label"]), organ + lesions)
+    assert item["image_label"] == 1
+    assert said["labels"] == {"0": "background", "1": "organ", "2": "tumour"}
+
+
+def test_labels_without_an_organ_cannot_have_both(tmp_path):
+    with pytest.raises(ValueError, match="both_labels is for phantoms of an organ"):
+        run(tmp_path / "out", "--testing", "1", "--both_labels", phantom="brain_mr", size=SMALL_BRAIN)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...sequences import SEQUENCES
 from ..checks import unusual_ct, unusual_film, unusual_mr
-from . import abdomen, brain, chest, liver, pancreas
+from . import abdomen, brain, chest, kidney, liver, pancreas
 from .scans import Scan
 
 
@@ -81,6 +81,7 @@ SOURCES = {
     "brats": _MR("BraTS", brain.find_brats, "brain"),
     "msd_brain": _MR("MSD Task01_BrainTumour", brain.find_msd_brain, "brain"),
     "msd_pancreas": _CT("MSD Task07_Pancreas", pancreas.find_msd_pancreas, pancreas.ORGAN),
+    "kits": _CT("KiTS", kidney.find_kits, kidney.ORGAN),
     "chaos": _ABDOMEN("CHAOS", abdomen.find_chaos, "abdomen"),
     "chexpert": _FILM("CheXpert", chest.find_chexpert, "chest"),
 }
