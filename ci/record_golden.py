@@ -59,6 +59,7 @@ def record(src: str) -> None:
                 for size, found in shapes["patch96_full"].items()
             },
             "hinge": blend["hinge"],
+            "nsd_2mm": {name: entry["ref"] for name, entry in _read(gdpi / "nsd_2mm.json").items()},
             "parameters": {name: counts[name] for name in ("unet3d_params", "encoder", "decoder", "pre_post")},
             "cosine": {steps: noise[f"difftumor_cosine_T{steps}"] for steps in (1, 2, 4, 10)},
         },
