@@ -28,3 +28,19 @@ def run_module(module: str, *words: object, **options: object) -> None:
     arguments = [*map(str, words), *(f"--{name}={value}" for name, value in options.items())]
     print(" ".join(["python -m", module, *arguments]), flush=True)
     subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)
+
+
+def run_bundle(bundle: str, *configs: str, **options: object) -> None:
+    """Run a bundle of the repository, as its users do.
+
+    Args:
+        bundle: name of the folder in ``bundles/``.
+        configs: names of files, later ones over earlier ones.
+        options: keys that are set.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails.
+    """
+    folder = ROOT / "bundles" / bundle / "configs"
+    files = [str(folder / f"{config}.json") for config in configs]
+    run_module("monai.bundle", "run", config_file=files, logging_file=folder / "logging.conf", **options)

@@ -25,8 +25,8 @@ class Recipe(NamedTuple):
         task_differs: arguments of the inferer and its parts that a training's task sets otherwise than inference, or
             leaves at their defaults.
         fast: keys that make a run short, by config.
-        study: its ``kind``, options of the ``patients`` that are drawn for it, and what the plan of that kind has, see
-            ``common.studies``.
+        study: its ``kind``, options of the ``patients`` that are drawn for it, of a study of trainings of each data
+            set, and what the plan of that kind has, see ``common.studies``.
         benchmark: settings that ``ci.benchmark`` compares; ``long`` ones take minutes.
         gpu_check: ``settings`` of the inferer at the paper's size, which cost less than the paper's own and find
             something to do in the demonstration, and options of its ``gates``, see ``ci.gpu_check``.

@@ -4,7 +4,7 @@ Patients and rows are fixed in the bundle's recipe; the budgets of the trained m
 What methods answer is kept in the output folder, so that a study can be continued.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,16 @@ import fire
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
 from common.studies.segmentation import segmentation_study
+from common.studies.training import training_study
 
-from . import ROOT, bundle_parser, run_module
+from . import ROOT, bundle_parser, run_bundle, run_module
 from .recipes import recipe_of
 
-KINDS: dict[str, Callable[..., None]] = {"detection": detection_study, "segmentation": segmentation_study}
+KINDS: dict[str, Callable[..., None]] = {
+    "detection": detection_study,
+    "segmentation": segmentation_study,
+    "training": training_study,
+}
 
 
 def study(bundle: str, output_dir: str | None = None, num_workers: int = 2, **options: Any) -> None:
@@ -28,20 +33,26 @@ def study(bundle: str, output_dir: str | None = None, num_workers: int = 2, **op
         bundle: name of the folder in ``bundles/``.
         output_dir: default ``work/<bundle>/study`` in the repository.
         num_workers: processes that draw phantoms.
-        options: of ``detection_study`` or ``segmentation_study``: ``--tune True`` of a study of anomaly maps compares
-            settings on validation patients instead, ``--num_members 100`` is for the study of segmentations;
-            ``--num_patients 2 --num_rows 3`` makes any of them short.
+        options: of ``detection_study``, ``segmentation_study`` or ``training_study``: ``--tune True`` of a study of
+            anomaly maps compares settings on validation patients instead, ``--num_members 100`` is for the study of
+            segmentations; ``--num_rows 3``, with ``--num_patients 2`` or ``--num_seeds 1``, makes any of them short.
     """
     recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / "study").resolve()
     plan = dict(recipe.study)
-    kind, patients = plan.pop("kind"), plan.pop("patients")
-    for scanner in SCANNERS:
-        data = folder / f"scanner_{scanner}"
-        if not (data / "dataset.json").is_file():
-            run_module(
-                "common.phantoms", recipe.phantom, dst=data, scanner=scanner, num_workers=num_workers, **patients
-            )
-    KINDS[kind](bundle, partial(bundle_parser, bundle), plan, folder, **options)
+    kind = plan.pop("kind")
+    trained = kind == "training"
+    data = plan["data"] if trained else patients_of(plan.pop("patients"))
+    for name, patients in data.items():
+        if not (folder / name / "dataset.json").is_file():
+            given = {"phantom": recipe.phantom, **patients}
+            run_module("common.phantoms", given.pop("phantom"), dst=folder / name, num_workers=num_workers, **given)
+    run = partial(run_bundle if trained else bundle_parser, bundle)
+    KINDS[kind](bundle, run, plan, folder, **options)
+
+
+def patients_of(patients: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the options of the data set of each scanner, by its name."""
+    return {f"scanner_{scanner}": {"scanner": scanner, **patients} for scanner in SCANNERS}
 
 
 if __name__ == "__main__":

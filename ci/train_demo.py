@@ -16,7 +16,7 @@ from common.checkpoints import read_weights, save_atomically
 from common.data.cases import list_cases
 from common.data.prepare import PARTS, split_patients
 
-from . import ROOT, run_module
+from . import ROOT, run_bundle, run_module
 from .recipes import recipe_of
 
 
@@ -56,16 +56,7 @@ def train_demo(
     for training in recipe.trainings:
         config, options = training["config"], {name: value for name, value in training.items() if name != "config"}
         configs = [config, overlay] if overlay else [config]
-        run_module(
-            "monai.bundle",
-            "run",
-            config_file=[str(root / "configs" / f"{layer}.json") for layer in configs],
-            logging_file=root / "configs" / "logging.conf",
-            dataset_dir=work / "data",
-            output_dir=work / config,
-            resume=True,
-            **options,
-        )
+        run_bundle(bundle, *configs, dataset_dir=work / "data", output_dir=work / config, resume=True, **options)
     if recipe.half:
         halve(root / "models" / overlay / "model.pt")
     print(f"{name}: demonstration made in {(time.perf_counter() - start) / 60:.0f} minutes.")

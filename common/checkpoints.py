@@ -152,6 +152,12 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
     network.load_state_dict(state)
 
 
+def frozen(network: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Return a container that answers as its published weights say and learns nothing, see ``load_parts``."""
+    load_parts(network, path)
+    return network.eval().requires_grad_(False)
+
+
 def _kind(weight: Tensor) -> str:
     """Return what kind of numbers a tensor holds, in any precision."""
     if weight.dtype == torch.bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from common.checkpoints import load_parts, read_weights, refuse_other_weights, save_atomically
+from common.checkpoints import frozen, load_parts, read_weights, refuse_other_weights, save_atomically
 from common.networks.parts import NetworkParts
 
 
@@ -323,3 +323,11 @@ def test_no_damaged_bit_changes_weights_unseen(tmp_path_factory, place, bit):
         return
     assert torch.equal(weights["a"], torch.arange(30.0))
     assert torch.equal(weights["b"], torch.arange(9))
+
+
+def test_a_frozen_container_has_its_weights_and_learns_nothing(tmp_path):
+    path = saved(tmp_path / "model.pt", network())
+    made = frozen(network(), path)
+    assert torch.equal(made["organ"].weight, torch.load(path)["organ.weight"])
+    assert not made.training
+    assert not any(weight.requires_grad for weight in made.parameters())

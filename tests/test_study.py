@@ -4,12 +4,13 @@ from functools import partial
 
 import pytest
 
-from ci import bundle_parser
+from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
 from ci.study import KINDS
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
+from common.studies.training import Arm, TrainingPlan, folder_of
 
 STUDIES = {name: dict(recipe_of(name).study) for name in bundle_names() if recipe_of(name).study}
 
@@ -24,11 +25,12 @@ def plan_of(bundle, kind):
 
 @pytest.mark.parametrize("bundle", STUDIES)
 def test_each_bundle_has_a_study_of_a_kind_that_is_known(bundle):
-    assert STUDIES[bundle]["kind"] in KINDS
-    assert STUDIES[bundle]["patients"]["testing"] > 0
+    study = STUDIES[bundle]
+    assert study["kind"] in KINDS
+    assert all(patients["testing"] > 0 for patients in study.get("data", {"": study.get("patients")}).values())
 
 
-@pytest.mark.parametrize("bundle", STUDIES)
+@pytest.mark.parametrize("bundle", [*of_kind("detection"), *of_kind("segmentation")])
 def test_it_is_known_where_scores_count(bundle):
     parser = bundle_parser(bundle, "inference", region=STUDIES[bundle]["region"])
     assert callable(parser.get_parsed_content("region"))
@@ -57,3 +59,16 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
         inferer = draws.members.parser.get_parsed_content(draws.members.inferer_id)
         assert inferer.with_members
         assert (inferer.num_samples > 1) == (draws.compared > 1)
+
+
+@pytest.mark.parametrize("bundle", of_kind("training"))
+def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle):
+    plan = plan_of(bundle, TrainingPlan)
+    known = bundle_parser(bundle, "train").config
+    arms = [Arm(**arm) for arm in plan.arms]
+    assert len({folder_of(ROOT, arm, 0) for arm in arms}) == len(arms)
+    for arm in arms:
+        assert {arm.train, *arm.tests} <= plan.data.keys()
+        assert plan.data[arm.train]["training"] > 0
+        assert {*arm.settings, *plan.settings} <= known.keys()
+    assert plan.evaluation.keys() <= bundle_parser(bundle, "inference").config.keys()

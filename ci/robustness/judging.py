@@ -54,14 +54,14 @@ class Listed(NamedTuple):
 def layers_of(modality: str) -> list[tuple[str, ...]]:
     """Return bundle and configs of all that examine images of a modality, as their recipes call it.
 
-    Those that are meant for healthy scans come last.
+    Those that are meant for healthy scans, or whose labels have an organ too, come last.
     """
     layers = []
     for bundle in bundle_names():
         for overlay in ("", *recipe_of(bundle).overlays):
             if recipe_of(bundle, overlay).modality == modality:
                 layers.append((bundle, "inference", *filter(None, [overlay])))
-    return sorted(layers, key=lambda each: bundle_parser(*each).get(HEALTHY) is not None)
+    return sorted(layers, key=lambda each: any(bundle_parser(*each).get(key) is not None for key in (HEALTHY, "both")))
 
 
 HEALTHY = "allow_tumours"

@@ -133,17 +133,18 @@ class Training:
         """
         return CacheDataset(cases, Compose(transforms), cache_rate=self.cache_rate, runtime_cache=True, progress=False)
 
-    def loader(self, dataset: Dataset, shuffle: bool = False) -> DataLoader:
+    def loader(self, dataset: Dataset, shuffle: bool = False, batch_size: int | None = None) -> DataLoader:
         """Return the batches of a data set; each process has its share of them.
 
         Args:
             dataset: items.
             shuffle: for training; processes then all have the same number of items.
+            batch_size: items in a batch, ``volumes_per_batch`` by default.
         """
         order: dict[str, Any] = {"shuffle": shuffle and len(dataset) > 0}  # where there is nothing, the stage says so
         if idist.get_world_size() > 1:
             order = {"sampler": DistributedSampler(dataset, even_divisible=shuffle, shuffle=shuffle, seed=self.seed)}
-        return DataLoader(dataset, self.num_workers, batch_size=self.volumes_per_batch, **order)
+        return DataLoader(dataset, self.num_workers, batch_size=batch_size or self.volumes_per_batch, **order)
 
 
 NEEDS = "anything to learn from"
@@ -464,11 +465,11 @@ class SeedEachEpoch:
     Args:
         seed: of the training.
         dataset: whose random transforms are seeded.
+        follower: what draws by itself; its ``epoch`` is set.
     """
 
-    def __init__(self, seed: int, dataset: Any) -> None:
-        self.seed = seed
-        self.dataset = dataset
+    def __init__(self, seed: int, dataset: Any, follower: Any = None) -> None:
+        self.seed, self.dataset, self.follower = seed, dataset, follower
 
     def attach(self, engine: Trainer) -> None:
         """Add the handler to a trainer."""
@@ -479,6 +480,8 @@ class SeedEachEpoch:
         seed = self.seed + 1000 * engine.state.epoch + idist.get_rank()
         set_determinism(seed)
         set_rnd(self.dataset, seed=seed)
+        if self.follower is not None:
+            self.follower.epoch = engine.state.epoch
 
 
 def _pred_and_label(output: Mapping[str, Any]) -> tuple[Any, Any]:

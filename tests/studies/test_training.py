@@ -1,0 +1,94 @@
+"""A study of trainings: what is run, and numbers that are those of the metrics."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from common.files import write_csv
+from common.handlers.tumours import TumourScores
+from common.metrics.tumours import examine_tumour_segmentation
+from common.studies.training import compare, records_of, training_study
+
+SPACING = (2.0, 2.0, 2.0)
+PLAN = {
+    "data": {"one": {}, "other": {}},
+    "arms": [
+        {"name": "first", "train": "one", "tests": ["one", "other"]},
+        {"name": "last, better", "train": "one", "tests": ["one"], "settings": {"good": True}, "seeds": 1},
+    ],
+    "settings": {"max_epochs": 3},
+    "evaluation": {"overlap": 0.0},
+    "seeds": 2,
+}
+
+
+def truth():
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[2:6, 2:6, 2:6] = True
+    return mask
+
+
+def record(case, found):
+    mask = truth()
+    mask[2:6, 2:6, 2 + found :] = False
+    return examine_tumour_segmentation(case, case, mask.astype(float), mask, truth(), SPACING)
+
+
+class Bundle:
+    """Trains by writing what it was told, and evaluates by finding the more of tumours the more it was taught."""
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, *configs, **options):
+        self.runs.append((configs, options))
+        if configs == ("train",):
+            options["model_path"].parent.mkdir(parents=True, exist_ok=True)
+            options["model_path"].write_text("4" if options.get("good") else str(1 + options["seed"]))
+            return
+        scores = TumourScores()
+        scores.records = [record(case, int(options["model_path"].read_text())) for case in "ab"]
+        scores.rows = [{"metric": "none"}]
+        scores.write(options["output_dir"])
+
+
+def test_each_arm_is_trained_and_tried_once_with_each_seed(tmp_path):
+    bundle = Bundle()
+    training_study("name", bundle, PLAN, tmp_path, num_bootstraps=20)
+    trained = [options for configs, options in bundle.runs if configs == ("train",)]
+    assert [(options["seed"], options.get("good", False)) for options in trained] == [(0, False), (1, False), (0, True)]
+    assert all(options["max_epochs"] == 3 for options in trained)
+    tried = [options["dataset_dir"].name for configs, options in bundle.runs if configs != ("train",)]
+    assert tried == ["one", "other", "one", "other", "one"]
+    training_study("name", bundle, PLAN, tmp_path, num_bootstraps=20)
+    assert len(bundle.runs) == 8
+
+
+def test_the_table_has_means_over_seeds_and_what_the_last_arm_is_ahead(tmp_path):
+    training_study("name", Bundle(), PLAN, tmp_path, num_bootstraps=20)
+    with open(tmp_path / "study.csv", newline="", encoding="utf-8") as file:
+        rows = {(row["test"], row["arm"]): row for row in csv.DictReader(file)}
+    first, last = rows["one", "first"], rows["one", "last, better"]
+    dice = [2 * found / (found + 4) for found in (1, 2)]
+    assert float(first["dsc"]) == pytest.approx(np.mean(dice))
+    assert float(first["dsc_std"]) == pytest.approx(np.std(dice))
+    assert float(first["dsc_difference"]) == pytest.approx(1 - np.mean(dice))
+    assert (float(last["dsc"]), float(last["dsc_difference"]), last["seeds"]) == (1, 0, "1")
+    assert ("other", "first") in rows
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_tables_give_back_the_records(tmp_path):
+    scores = TumourScores()
+    scores.records = [record("a", 2), record("b", 0)]
+    scores.rows = [{"metric": "none"}]
+    scores.write(tmp_path)
+    read = records_of(tmp_path)
+    (direct,), (again,) = (compare({"arm": [records]}, 20) for records in (scores.records, read))
+    np.testing.assert_equal(again, direct)
+
+
+def test_a_run_without_any_tumour_has_no_table_of_them(tmp_path):
+    write_csv(tmp_path / "per_patient.csv", [record("a", 1).row])
+    assert records_of(tmp_path)[0].slice_rows == []
