@@ -13,6 +13,7 @@ import fire
 
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
+from common.studies.origins import origins_study
 from common.studies.segmentation import segmentation_study
 from common.studies.training import training_study
 
@@ -23,6 +24,7 @@ KINDS: dict[str, Callable[..., None]] = {
     "detection": detection_study,
     "segmentation": segmentation_study,
     "training": training_study,
+    "origins": origins_study,
 }
 
 
@@ -33,20 +35,20 @@ def study(bundle: str, output_dir: str | None = None, num_workers: int = 2, **op
         bundle: name of the folder in ``bundles/``.
         output_dir: default ``work/<bundle>/study`` in the repository.
         num_workers: processes that draw phantoms.
-        options: of ``detection_study``, ``segmentation_study`` or ``training_study``: ``--tune True`` of a study of
-            anomaly maps compares settings on validation patients instead, ``--num_members 100`` is for the study of
-            segmentations; ``--num_rows 3``, with ``--num_patients 2`` or ``--num_seeds 1``, makes any of them short.
+        options: of ``detection_study``, ``segmentation_study``, ``training_study``, ``origins_study``: ``--tune True``
+            of a study of anomaly maps compares settings on validation patients, ``--num_members 100`` is for the study
+            of segmentations; ``--num_rows 3``, with ``--num_patients 2`` or ``--num_seeds 1``, or
+            ``--num_repeats 1``, makes them short.
     """
     recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / "study").resolve()
     plan = dict(recipe.study)
     kind = plan.pop("kind")
-    trained = kind == "training"
-    data = plan["data"] if trained else patients_of(plan.pop("patients"))
+    data = plan["data"] if "data" in plan else patients_of(plan.pop("patients"))
     for name, patients in data.items():
         if not (folder / name / "dataset.json").is_file():
             given = {"phantom": recipe.phantom, **patients}
             run_module("common.phantoms", given.pop("phantom"), dst=folder / name, num_workers=num_workers, **given)
-    run = partial(run_bundle if trained else bundle_parser, bundle)
+    run = partial(run_bundle if kind == "training" else bundle_parser, bundle)
     KINDS[kind](bundle, run, plan, folder, **options)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,31 @@ from ..metrics.intervals import rows_with_intervals
 from ..metrics.radiomics import SHAPES, separability, tumour_features
 from ..metrics.statistics import Record, Row, Statistic, mean_of_column
 from ..metrics.synthesis import examine_tumours, pieces_of
+from ..report.figures import png
+from ..report.page import Picture, Section
+from ..report.readings import write_readings
+from ..report.tumours import TumourView, view_of, views_figure
 from .output import as_seen, spacing_mm
 from .scores import Scores
 
 CHANGED_HU = 10.0
 """A tumour that changes its voxels by less, on average, is hardly one."""
+
+
+FAILURES: dict[str, Callable[[Row, Mapping[str, float]], bool]] = {
+    f"hardly to be seen: changes by less than {CHANGED_HU:g} HU": lambda row, _: row["change_hu"] < CHANGED_HU,
+    "flat, a strip or a sickle: elongated by more than 3, or less than .7 of its hull": lambda _, features: (
+        features["elongation"] < 1 / 3 or features["solidity"] < 0.7
+    ),
+    "as dark as fat: below -20 HU": lambda row, _: row["mean_hu"] < -20,
+    "noise unlike that around: less than .7 or more than 1.4 of it": lambda row, _: (
+        row["noise_ratio"] < 0.7 or row["noise_ratio"] > 1.4
+    ),
+}
+"""What makes a tumour unlike a real one, by the words for it: Chen et al. 2024, appendix F.2, and what is not seen."""
+
+PICTURED = 3
+"""Tumours that are shown of each failure."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +46,11 @@ class SynthesisRecord(Record):
 
     Attributes:
         features: of each tumour, see ``tumour_features``.
+        views: of each tumour.
     """
 
     features: list[dict[str, float]]
+    views: list[TumourView]
 
 
 class SynthesisScores(Scores):
@@ -39,6 +62,8 @@ class SynthesisScores(Scores):
     Args:
         real: items with ``image``, HU and the organ's mask, and ``label``; their tumours are measured in the same way.
         reconstruct: returns a row for each real item, how well its organ is reconstructed, for ``reconstruction.csv``.
+        organ: whose tumours they are.
+        num_pairs: of made and real tumours on a page for readers, see ``write_readings``.
         output_dir: see ``Scores``.
         num_resamples: see ``Scores``.
     """
@@ -51,11 +76,14 @@ class SynthesisScores(Scores):
         num_resamples: int = 0,
         real: Sequence[Mapping[str, Any]] = (),
         reconstruct: Callable[[], list[Row]] | None = None,
+        organ: str = "liver",
+        num_pairs: int = 20,
     ) -> None:
         super().__init__(output_dir, num_resamples)
-        self.real, self.reconstruct = real, reconstruct
+        self.real, self.reconstruct, self.organ, self.num_pairs = real, reconstruct, organ, num_pairs
         self.real_rows: list[Row] = []
         self.real_features: list[dict[str, float]] = []
+        self.real_views: list[TumourView] = []
 
     def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[Record]:
         """Yield the record of a case, its tumours in place of slices."""
@@ -64,8 +92,10 @@ class SynthesisScores(Scores):
         tumours = examine_tumours(seen["synthetic"], *masks, spacing_mm(output["mask"]), before=seen["image"])
         case, patient = item["case"], str(item.get("patient", item["case"]))
         row = {"case": case, "tumours": len(tumours), **_means(tumours)}
-        features = _features(seen["synthetic"], masks[0], spacing_mm(output["mask"])) if self.real else []
-        yield SynthesisRecord(case, patient, row, [{"case": case, **tumour} for tumour in tumours], features)
+        size_mm, rows = spacing_mm(output["mask"]), [{"case": case, **tumour} for tumour in tumours]
+        features = _features(seen["synthetic"], masks[0], size_mm)
+        views = _views(case, seen["synthetic"], masks[0], size_mm, seen["image"])
+        yield SynthesisRecord(case, patient, row, rows, features, views)
 
     def summarise(self) -> tuple[list[Row], dict[str, float]]:
         """Return means over all tumours, in the summary and of the evaluator."""
@@ -106,6 +136,7 @@ class SynthesisScores(Scores):
             found = examine_tumours(image[0], truth, organ, size_mm)
             self.real_rows += [{"case": item["case"], **tumour} for tumour in found]
             self.real_features += _features(image[0], truth, size_mm)
+            self.real_views += _views(item["case"], image[0], truth, size_mm)
 
     def _lookalikes(self) -> list[Row]:
         """Return how well a classifier tells made tumours from real ones; 0.5 says that they look alike."""
@@ -133,10 +164,48 @@ class SynthesisScores(Scores):
         rebuilt = self.reconstruct() if self.reconstruct else []
         return {**tables, "real_tumours": self.real_rows, "reconstruction": rebuilt}
 
+    def write(self, folder: Path) -> None:
+        """Write the tables that have rows, and the page for readers where there are real tumours."""
+        super().write(folder)
+        made = [view for record in self.records for view in record.views]
+        if self.real_views:
+            write_readings(
+                folder / "readings", {"real": self.real_views, "synthetic": made}, self.organ, self.num_pairs
+            )
+
+    def details(self) -> Sequence[Section]:
+        """Return the tumours that are unlike real ones, by what is wrong with them."""
+        tumours = [each for r in self.records for each in zip(r.slice_rows, r.features, r.views, strict=True)]
+        rows, pictures = [], []
+        for words, fails in FAILURES.items():
+            views = [view for row, features, view in tumours if fails(row, features)]
+            rows.append({"failure": words, "tumours": len(views), "of": len(tumours)})
+            if views:
+                pictures.append(Picture(words, png(views_figure(views[:PICTURED]))))
+        return [Section("Tumours that fail", [NO_MASS_EFFECT], rows, pictures)]
+
+
+NO_MASS_EFFECT = "No tumour pushes aside what is around it, which larger ones do: that is a limit of all of them."
+
 
 def _means(tumours: Sequence[Row]) -> Row:
     names = ("diameter_mm", "contrast_hu", "noise_ratio", "change_hu")
     return {name: float(np.nanmean([row[name] for row in tumours])) for name in names if tumours and name in tumours[0]}
+
+
+def _views(
+    case: str,
+    image: NDArray[Any],
+    tumours: NDArray[np.bool_],
+    size_mm: Sequence[float],
+    before: NDArray[Any] | None = None,
+) -> list[TumourView]:
+    found = []
+    for box, piece in pieces_of(tumours):
+        alone = np.zeros_like(tumours)
+        alone[box] = piece
+        found.append(view_of(case, image, alone, size_mm, before))
+    return found
 
 
 def _features(image: NDArray[Any], tumours: NDArray[np.bool_], size_mm: Sequence[float]) -> list[dict[str, float]]:

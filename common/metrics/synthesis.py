@@ -37,9 +37,10 @@ def examine_tumours(
 ) -> list[Row]:
     """Return a row for each tumour, see ``pieces_of``.
 
-    ``contrast_hu`` is the mean of the tumour less that of the organ around it, ``noise_ratio`` the standard deviation
-    within over that around of what a Gaussian filter of one voxel takes away, ``inside`` the share in the organ, and
-    ``change_hu`` the mean absolute change, if it is known how the image was before.
+    ``mean_hu`` is the mean of the tumour and ``contrast_hu`` by how much it is above that of the organ around it,
+    ``noise_ratio`` the standard deviation within over that around of what a Gaussian filter of one voxel takes away,
+    ``inside`` the share in the organ, and ``change_hu`` the mean absolute change, if it is known how the image was
+    before.
 
     Args:
         image: HU, shape (X, Y, Z).
@@ -64,6 +65,7 @@ def examine_tumours(
                 "diameter_mm": float(equivalent_diameter(np.array([volume]), 3)[0]),
                 "volume_ml": volume / 1000,
                 "inside": float(organ[box][own].mean()),
+                "mean_hu": float(values[own].mean()),
                 "contrast_hu": float(values[own].mean() - values[around].mean()) if around.any() else np.nan,
                 "noise_ratio": float(high[core].std() / high[around].std()) if around.sum() > 1 else np.nan,
                 **({} if before is None else {"change_hu": float(np.abs(values - before[box])[own].mean())}),

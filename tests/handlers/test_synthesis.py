@@ -61,3 +61,25 @@ def test_without_real_tumours_nothing_is_said_of_them(tmp_path):
     assert not any("real" in name for name in metrics(scores))
     assert not (tmp_path / "real_tumours.csv").exists()
     assert np.isfinite(metrics(scores)["change within, HU"])
+
+
+def failures(scores):
+    section = next(section for section in scores.sections() if section.title == "Tumours that fail")
+    return {row["failure"].split(":")[0]: row["tumours"] for row in section.rows}, section.pictures
+
+
+def test_tumours_that_are_unlike_real_ones_are_counted_and_shown():
+    scores = SynthesisScores()
+    run([made("a", change=-5.0), made("b", change=-90.0)], scores, channels=CHANNELS)
+    counts, pictures = failures(scores)
+    assert counts["hardly to be seen"] == 1
+    assert counts["as dark as fat"] == 1
+    assert len(pictures) >= 2
+
+
+def test_readers_are_given_made_and_real_tumours_where_there_are_real_ones(tmp_path):
+    scores = SynthesisScores(str(tmp_path / "with"), real=[real()], organ="kidney")
+    run([made()], scores, channels=CHANNELS)
+    assert {row["organ"] for row in table(tmp_path / "with" / "readings" / "readings_key.csv")} == {"kidney"}
+    run([made()], SynthesisScores(str(tmp_path / "without")), channels=CHANNELS)
+    assert not (tmp_path / "without" / "readings").exists()
