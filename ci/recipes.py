@@ -27,6 +27,7 @@ class Recipe(NamedTuple):
         fast: keys that make a run short, by config.
         study: its ``kind``, options of the ``patients`` that are drawn for it, of a study of trainings of each data
             set, and what the plan of that kind has, see ``common.studies``.
+        studies: further ones, by name.
         benchmark: settings that ``ci.benchmark`` compares; ``long`` ones take minutes.
         gpu_check: ``settings`` of the inferer at the paper's size, which cost less than the paper's own and find
             something to do in the demonstration, and options of its ``gates``, see ``ci.gpu_check``.
@@ -45,6 +46,7 @@ class Recipe(NamedTuple):
     task_differs: Sequence[str] = ()
     fast: Mapping[str, Mapping[str, Any]] = {}
     study: Mapping[str, Any] = {}
+    studies: Mapping[str, Mapping[str, Any]] = {}
     benchmark: Sequence[Mapping[str, Any]] = ()
     gpu_check: Mapping[str, Mapping[str, Any]] = {}
     overlays: Mapping[str, Mapping[str, Any]] = {}

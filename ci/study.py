@@ -28,28 +28,30 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 
 
-def study(bundle: str, output_dir: str | None = None, num_workers: int = 2, **options: Any) -> None:
+def study(
+    bundle: str, output_dir: str | None = None, num_workers: int = 2, plan: str = "study", **options: Any
+) -> None:
     """Write the tables as CSV, and ``report.html``.
 
     Args:
         bundle: name of the folder in ``bundles/``.
-        output_dir: default ``work/<bundle>/study`` in the repository.
+        output_dir: default ``work/<bundle>/<plan>`` in the repository.
+        plan: which of the recipe's; ``study`` is the main one, others are in ``studies`` by their names.
         num_workers: processes that draw phantoms.
         options: of ``detection_study``, ``segmentation_study``, ``training_study``, ``origins_study``: ``--tune True``
             of a study of anomaly maps compares settings on validation patients, ``--num_members 100`` is for the study
             of segmentations; ``--num_rows 3``, with ``--num_patients 2`` or ``--num_seeds 1``, or
             ``--num_repeats 1``, makes them short.
     """
-    recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / "study").resolve()
-    plan = dict(recipe.study)
-    kind = plan.pop("kind")
-    data = plan["data"] if "data" in plan else patients_of(plan.pop("patients"))
+    recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / plan).resolve()
+    fields = dict({"study": recipe.study, **recipe.studies}[plan])
+    kind = fields.pop("kind")
+    data = fields["data"] if "data" in fields else patients_of(fields.pop("patients"))
     for name, patients in data.items():
         if not (folder / name / "dataset.json").is_file():
             given = {"phantom": recipe.phantom, **patients}
             run_module("common.phantoms", given.pop("phantom"), dst=folder / name, num_workers=num_workers, **given)
-    run = partial(run_bundle if kind == "training" else bundle_parser, bundle)
-    KINDS[kind](bundle, run, plan, folder, **options)
+    KINDS[kind](bundle, run_bundle if kind == "training" else partial(bundle_parser, bundle), fields, folder, **options)
 
 
 def patients_of(patients: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

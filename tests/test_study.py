@@ -10,9 +10,16 @@ from ci.study import KINDS
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
-from common.studies.training import Arm, TrainingPlan, folder_of
+from common.studies.training import Arm, Synthesizer, TrainingPlan, folder_of
 
-STUDIES = {name: dict(recipe_of(name).study) for name in bundle_names() if recipe_of(name).study}
+RECIPES = {name: recipe_of(name) for name in bundle_names()}
+STUDIES = {name: dict(recipe.study) for name, recipe in RECIPES.items() if recipe.study}
+TRAININGS = [
+    pytest.param(name, plan, id=f"{name}-{number}")
+    for name, recipe in RECIPES.items()
+    for number, plan in enumerate([recipe.study, *recipe.studies.values()])
+    if plan.get("kind") == "training"
+]
 
 
 def of_kind(kind):
@@ -27,7 +34,8 @@ def plan_of(bundle, kind):
 def test_each_bundle_has_a_study_of_a_kind_that_is_known(bundle):
     study = STUDIES[bundle]
     assert study["kind"] in KINDS
-    assert all(patients["testing"] > 0 for patients in study.get("data", {"": study.get("patients")}).values())
+    patients = study.get("data", {"": study.get("patients")}).values()
+    assert any(each.get("testing", 0) > 0 for each in patients)
 
 
 @pytest.mark.parametrize("bundle", [*of_kind("detection"), *of_kind("segmentation")])
@@ -61,14 +69,20 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
         assert (inferer.num_samples > 1) == (draws.compared > 1)
 
 
-@pytest.mark.parametrize("bundle", of_kind("training"))
-def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle):
-    plan = plan_of(bundle, TrainingPlan)
+@pytest.mark.parametrize(("bundle", "plan"), TRAININGS)
+def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
+    plan = TrainingPlan(**{key: value for key, value in plan.items() if key != "kind"})
     known = bundle_parser(bundle, "train").config
     arms = [Arm(**arm) for arm in plan.arms]
-    assert len({folder_of(ROOT, arm, 0) for arm in arms}) == len(arms)
+    assert len({folder_of(ROOT, arm.name) for arm in arms} | set(plan.data)) == len(arms) + len(plan.data)
     for arm in arms:
         assert {arm.train, *arm.tests} <= plan.data.keys()
         assert plan.data[arm.train]["training"] > 0
         assert {*arm.settings, *plan.settings} <= known.keys()
     assert plan.evaluation.keys() <= bundle_parser(bundle, "inference").config.keys()
+    assert {arm.synthesizer for arm in arms} - {""} == set(plan.synthesizers)
+    for each in (Synthesizer(**made) for made in plan.synthesizers.values()):
+        theirs = bundle_parser(each.bundle, "train").config
+        assert f"train_{each.part}" in theirs
+        assert each.settings.keys() <= theirs.keys()
+        assert plan.data[each.train]["training"] > 0

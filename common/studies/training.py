@@ -1,6 +1,7 @@
 """Trainings compared: one network taught by other data or in other ways, several seeds each, on the same patients."""
 
 import csv
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from ..files import write_csv
 from ..metrics.intervals import with_interval
 from ..metrics.statistics import Row, Statistic, difference, mean_of
 from ..metrics.tumours import TumourRecord, tumour_statistics
+from ..paths import bundle_root
 from ..report.page import Section, write_page
 from .tables import NUM_BOOTSTRAPS, on_page
 
@@ -29,7 +31,7 @@ COMPARED = ("dsc", "nsd", "early")
 """Those that have a column for what the last arm is ahead."""
 
 Run = Callable[..., None]
-"""Runs a bundle: (names of configs, later ones over earlier ones, and keys that are set)."""
+"""Runs a bundle: (its name, names of configs, later ones over earlier ones, and keys that are set)."""
 
 
 class Arm(NamedTuple):
@@ -41,6 +43,7 @@ class Arm(NamedTuple):
         tests: data sets whose testing cases are tried.
         settings: keys of ``train.json``.
         seeds: trainings; None takes as many as the plan says.
+        synthesizer: name of one that is trained first; empty takes the one that comes with the bundle.
     """
 
     name: str
@@ -48,6 +51,23 @@ class Arm(NamedTuple):
     tests: Sequence[str]
     settings: Mapping[str, Any] = {}
     seeds: int | None = None
+    synthesizer: str = ""
+
+
+class Synthesizer(NamedTuple):
+    """A model of tumours that segmenters learn from.
+
+    Attributes:
+        bundle: that trains it.
+        part: stage that is run; the others stay as they came with the bundle.
+        train: data set that is learnt from.
+        settings: keys of its ``train.json``.
+    """
+
+    bundle: str
+    part: str
+    train: str
+    settings: Mapping[str, Any] = {}
 
 
 class TrainingPlan(NamedTuple):
@@ -59,6 +79,7 @@ class TrainingPlan(NamedTuple):
         settings: keys of ``train.json`` of all arms.
         evaluation: keys of ``inference.json``.
         seeds: trainings of each arm.
+        synthesizers: see ``Synthesizer``, by name.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -66,6 +87,7 @@ class TrainingPlan(NamedTuple):
     settings: Mapping[str, Any] = {}
     evaluation: Mapping[str, Any] = {}
     seeds: int = 3
+    synthesizers: Mapping[str, Mapping[str, Any]] = {}
 
 
 def training_study(
@@ -93,12 +115,16 @@ def training_study(
     fields = TrainingPlan(**plan)
     arms = [Arm(**arm) for arm in fields.arms[:num_rows]]
     seeds = {arm.name: range(min(arm.seeds or fields.seeds, num_seeds or fields.seeds)) for arm in arms}
-    jobs = [delayed(_train_and_try)(run, fields, arm, seed, folder) for arm in arms for seed in seeds[arm.name]]
-    Parallel(num_jobs, prefer="threads")(jobs)
+    at_once = Parallel(num_jobs, prefer="threads")
+    wanted = dict.fromkeys(arm.synthesizer for arm in arms if arm.synthesizer)
+    made = {each: Synthesizer(**fields.synthesizers[each]) for each in wanted}
+    at_once(delayed(_train_synthesizer)(run, made[each], folder, folder_of(folder, each)) for each in made)
+    jobs = [delayed(_train_and_try)(name, run, fields, arm, seed, folder) for arm in arms for seed in seeds[arm.name]]
+    at_once(jobs)
     table: list[Row] = []
     for test in dict.fromkeys(test for arm in arms for test in arm.tests):
         found = {
-            arm.name: [records_of(folder_of(folder, arm, seed) / test) for seed in seeds[arm.name]]
+            arm.name: [records_of(folder_of(folder, arm.name, seed) / test) for seed in seeds[arm.name]]
             for arm in arms
             if test in arm.tests
         }
@@ -118,21 +144,38 @@ EXPLANATION = (
 )
 
 
-def folder_of(folder: Path, arm: Arm, seed: int) -> Path:
-    """Return where a training and its trials lie."""
-    return folder / "".join(c if c.isalnum() else "_" for c in arm.name) / f"seed_{seed}"
+def folder_of(folder: Path, name: str, seed: int | None = None) -> Path:
+    """Return where the trainings of an arm, or of a synthesizer, lie."""
+    own = folder / "".join(c if c.isalnum() else "_" for c in name)
+    return own if seed is None else own / f"seed_{seed}"
 
 
-def _train_and_try(run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
-    own = folder_of(folder, arm, seed)
+def _train_synthesizer(run: Run, synthesizer: Synthesizer, folder: Path, own: Path) -> None:
+    model, shipped = own / "model.pt", Path(bundle_root(synthesizer.bundle)) / "models" / "model.pt"
+    if model.is_file():
+        return
+    unfinished = own / "training" / "model.pt"
+    if not unfinished.is_file():
+        unfinished.parent.mkdir(parents=True)
+        shutil.copyfile(shipped, unfinished)
+    options = {**synthesizer.settings, "resume": True, "run_id": f"train_{synthesizer.part}"}
+    paths = {"output_dir": unfinished.parent, "model_path": unfinished}
+    run(synthesizer.bundle, "train", dataset_dir=folder / synthesizer.train, **paths, **options)
+    shutil.copyfile(unfinished, model)
+
+
+def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
+    own = folder_of(folder, arm.name, seed)
     model = own / "model.pt"
     if not model.is_file():
         settings = {**plan.settings, **arm.settings, "seed": seed, "resume": True, "train_parts": "all"}
-        run("train", dataset_dir=folder / arm.train, output_dir=own / "training", model_path=model, **settings)
+        if arm.synthesizer:
+            settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
+        run(name, "train", dataset_dir=folder / arm.train, output_dir=own / "training", model_path=model, **settings)
     for test in arm.tests:
         if not (own / test / "per_patient.csv").is_file():
             options = {"num_bootstraps": 0, **plan.evaluation, "model_path": model, "output_dir": own / test}
-            run("inference", "evaluate", dataset_dir=folder / test, **options)
+            run(name, "inference", "evaluate", dataset_dir=folder / test, **options)
 
 
 def records_of(folder: Path) -> list[TumourRecord]:

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from common.files import write_csv
+from common.files import write_csv, write_text
 from common.handlers.tumours import TumourScores
 from common.metrics.tumours import examine_tumour_segmentation
 from common.studies.training import compare, records_of, training_study
@@ -41,8 +41,11 @@ class Bundle:
     def __init__(self):
         self.runs = []
 
-    def __call__(self, *configs, **options):
+    def __call__(self, bundle, *configs, **options):
         self.runs.append((configs, options))
+        if bundle != "name":
+            options["model_path"].write_text(options["width"])
+            return
         if configs == ("train",):
             options["model_path"].parent.mkdir(parents=True, exist_ok=True)
             options["model_path"].write_text("4" if options.get("good") else str(1 + options["seed"]))
@@ -92,3 +95,19 @@ def test_tables_give_back_the_records(tmp_path):
 def test_a_run_without_any_tumour_has_no_table_of_them(tmp_path):
     write_csv(tmp_path / "per_patient.csv", [record("a", 1).row])
     assert records_of(tmp_path)[0].slice_rows == []
+
+
+def test_a_synthesizer_is_trained_once_for_all_arms_that_learn_from_it(tmp_path, monkeypatch):
+    shipped = tmp_path / "other" / "models" / "model.pt"
+    write_text(shipped, "as it came")
+    monkeypatch.setattr("common.studies.training.bundle_root", lambda bundle: tmp_path / bundle)
+    made = {"wide": {"bundle": "other", "part": "diffusion", "train": "other", "settings": {"width": "9"}}}
+    arms = [{"name": name, "train": "one", "tests": ["one"], "synthesizer": "wide"} for name in "ab"]
+    bundle, folder = Bundle(), tmp_path / "study"
+    plan = {**PLAN, "arms": arms, "synthesizers": made, "seeds": 1}
+    for _ in range(2):
+        training_study("name", bundle, plan, folder, num_bootstraps=20)
+    (first, *others) = [options for configs, options in bundle.runs if configs == ("train",)]
+    assert (first["run_id"], first["dataset_dir"]) == ("train_diffusion", folder / "other")
+    assert [options["synthesizer_path"].read_text() for options in others] == ["9", "9"]
+    assert shipped.read_text() == "as it came"
