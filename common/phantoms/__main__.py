@@ -19,6 +19,7 @@ from ..sequences import SEQUENCES
 from .abdomen_ct import PARTS, abdomen_ct
 from .brain_mr import brain_mr
 from .chest_xray import chest_xray
+from .multisite_brain import cases_of, multisite_brain
 
 SPLITS = {"training": 100_000, "validation": 200_000, "testing": 300_000}
 """First seed of each split, so that no patient is in two."""
@@ -179,6 +180,8 @@ def write_phantoms(
     spacing: Sequence[float] | None = None,
     twins: bool = False,
     both_labels: bool = False,
+    source_share: float = 1.0,
+    target_testing: int | None = None,
     num_workers: int = 1,
 ) -> None:
     """Write images of patients who do not exist, with masks, and ``dataset.json``.
@@ -188,8 +191,8 @@ def write_phantoms(
 
     Args:
         phantom: ``abdomen_ct``, with lesions of the liver; ``pancreas_ct``; ``liver_tumour_ct``, ``pancreas_tumour_ct``
-            and ``kidney_tumour_ct``, smaller and of cubic voxels, in steps of 4 HU; ``brain_mr``; or ``chest_xray``,
-            with pleural effusions.
+            and ``kidney_tumour_ct``, smaller and of cubic voxels, in steps of 4 HU; ``brain_mr``; ``chest_xray``, with
+            pleural effusions; or ``multisite_brain``, healthy and diseased brains of eight sites in numbers of its own.
         dst: folder, made if it is not there.
         training: patients; patient i of a split is the same in every data set.
         validation: patients, all of them with lesions; of films a share is healthy.
@@ -203,13 +206,18 @@ def write_phantoms(
         spacing: mm along these; default: that of the phantom.
         twins: also write ``<case>_twin``, the same patient without lesions.
         both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, and there is no mask of the organ.
+        source_share: of ``multisite_brain``, see ``cases_of``.
+        target_testing: of ``multisite_brain``, see ``cases_of``.
         num_workers: processes.
 
     Raises:
         ValueError: if there is no such phantom, or no such scanner, or its labels have no organ.
     """
+    if phantom == SITES_PHANTOM:
+        write_sites(Path(dst), source_share, target_testing, num_workers)
+        return
     if phantom not in PHANTOMS:
-        raise ValueError(f"phantom must be one of {', '.join(PHANTOMS)}, got {phantom!r}.")
+        raise ValueError(f"phantom must be one of {', '.join([*PHANTOMS, SITES_PHANTOM])}, got {phantom!r}.")
     plan, folder = PHANTOMS[phantom], Path(dst)
     if both_labels and "organ" not in plan.keys:
         raise ValueError(f"both_labels is for phantoms of an organ with lesions, got {phantom}.")
@@ -236,6 +244,36 @@ def write_phantoms(
         **splits,
     }
     write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
+
+
+SITES_PHANTOM = "multisite_brain"
+
+
+def write_sites(folder: Path, source_share: float, target_testing: int | None, num_workers: int) -> None:
+    """Write brains of several sites, with their ``site`` and ``image_label``, and masks of their lesions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = cases_of(source_share, target_testing)
+    jobs = [(split, *case) for split, cases in splits.items() for case in cases]
+    written = Parallel(num_workers, return_as="generator")(delayed(_write_brain)(folder, *job) for job in jobs)
+    items: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
+    for (split, *_), item in zip(jobs, tqdm(written, total=len(jobs), desc="phantoms", unit="patient"), strict=True):
+        items[split].append(item)
+    content = {
+        "name": "brains of several sites",
+        "description": "synthetic, no patients",
+        "modality": {"0": "T1"},
+        **items,
+    }
+    write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
+
+
+def _write_brain(folder: Path, split: str, site: str, diseased: bool, seed: int) -> dict[str, Any]:
+    brain = multisite_brain(seed, site, diseased)
+    case = f"{split}_{site}_{'diseased' if diseased else 'healthy'}_{seed % 10_000:03d}"
+    _save_nifti(np.rint(brain.image).astype(np.int16), brain.affine, folder / f"{case}.nii.gz")
+    _save_nifti(brain.lesions, brain.affine, folder / f"{case}_label.nii.gz")
+    known = {"image": f"{case}.nii.gz", "label": f"{case}_label.nii.gz", "patient": case, "case": case}
+    return {**known, "site": site, "image_label": int(diseased)}
 
 
 def _write_patient(

@@ -329,3 +329,13 @@ def test_labels_may_have_the_organ_and_its_lesions(tmp_path):
 def test_labels_without_an_organ_cannot_have_both(tmp_path):
     with pytest.raises(ValueError, match="both_labels is for phantoms of an organ"):
         run(tmp_path / "out", "--testing", "1", "--both_labels", phantom="brain_mr", size=SMALL_BRAIN)
+
+
+def test_brains_of_several_sites_have_their_site_and_class(tmp_path):
+    said = run(tmp_path, "--source_share", "0.005", "--target_testing", "2", phantom="multisite_brain", size=[])
+    assert len(said["training"]) == 71 + 2 + 5
+    tested = [(item["site"], item["image_label"]) for item in said["testing"]]
+    assert tested[:4] == [("S1", 0), ("S1", 0), ("S1", 1), ("S1", 1)]
+    for item in said["testing"][:4]:
+        assert voxels(tmp_path / item["label"]).any() == item["image_label"]
+    assert list_cases(str(tmp_path), modality="mr", sequences=None, progress=False)[0]["site"] == "S1"
