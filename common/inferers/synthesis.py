@@ -59,8 +59,9 @@ class Synthesiser(Stepwise, ABC):
 class DiffusionSynthesiser(Synthesiser):
     """Tumours sampled in the latent images of an autoencoder, which is shown what is around them.
 
-    The organ around a tumour tells by how much an answer is too bright or too dark as a whole, since the autoencoder
-    normalises each patch by itself.
+    Where a tumour is wanted, it is shown 0. What it answers depends on how far that is from the organ, so it is also
+    shown every organ as bright as ``organ_level``; and the organ around a tumour tells by how much an answer is too
+    bright or too dark as a whole, since the autoencoder normalises each patch by itself.
 
     Source: Chen et al. 2024, "Towards Generalizable Tumor Synthesis", section 3.2.
 
@@ -69,6 +70,7 @@ class DiffusionSynthesiser(Synthesiser):
         sampler: ``ddpm``, as in the paper for early tumours, or ``ddim``, its sampler for larger ones.
         part: name of the diffusion model in the container, whose part ``autoencoder`` has the latent images.
         mask_mode: see ``VQGAN.condition``.
+        organ_level: mean of the organ around tumours that the networks are shown, in [-1, 1]; None shows it as it is.
         amp: bfloat16 autocast for the diffusion model.
         compile: ``torch.compile`` for it.
 
@@ -83,12 +85,13 @@ class DiffusionSynthesiser(Synthesiser):
         sampler: str = "ddpm",
         part: str = "diffusion",
         mask_mode: str = "area",
+        organ_level: float | None = None,
         amp: bool = False,
         compile: bool = False,
     ) -> None:
         refuse_other_sampler(sampler)
         self.schedule, self.sampler, self.part = schedule, sampler, part
-        self.mask_mode, self.amp, self.compile = mask_mode, amp, compile
+        self.mask_mode, self.organ_level, self.amp, self.compile = mask_mode, organ_level, amp, compile
 
     def __call__(
         self,
@@ -102,11 +105,18 @@ class DiffusionSynthesiser(Synthesiser):
         """Return what is decoded from sampled latent images, around the tumours as bright as the image."""
         autoencoder: Any = network.get_submodule("autoencoder")
         model = noise_predictor(network.get_submodule(self.part), self.amp, self.compile)
-        condition = autoencoder.condition(image, tumours, self.mask_mode)
+        condition = autoencoder.condition(self.levelled(image, around), tumours, self.mask_mode)
         channels = autoencoder.embedding_dim
         latent = draw(model, condition, channels, self.schedule, self.sampler, generators, progress)
         made = autoencoder.decode(latent).clamp(-1, 1)
         return made + _mean_where(around, image - made)
+
+    def levelled(self, image: Tensor, around: Tensor) -> Tensor:
+        """Return images whose organ is as bright as ``organ_level``, those that show it."""
+        if self.organ_level is None:
+            return image
+        shown = around.flatten(1).any(1).view(-1, *[1] * (image.ndim - 1))
+        return torch.where(shown, image + self.organ_level - _mean_where(around, image), image).clamp(-1, 1)
 
     @property
     def num_steps(self) -> int:

@@ -313,3 +313,19 @@ def test_where_there_are_no_weights_tumours_are_drawn(tmp_path):
     path.touch()
     assert choose_synthesis("auto", str(path)) == "diffusion"
     assert choose_synthesis("constant", str(path)) == "constant"
+
+
+def test_networks_are_shown_organs_of_any_brightness_at_one_level():
+    network, shown = container(), []
+    condition = network.autoencoder.condition
+    network.autoencoder.condition = lambda image, *more: shown.append(image.clone()) or condition(image, *more)
+    image, around = 0.1 * torch.randn(2, 1, 16, 16, 16), torch.zeros(2, 1, 16, 16, 16)
+    image[1] += 0.3
+    around[..., 2:14, 2:14, 2:14] = 1
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    synthesiser = DiffusionSynthesiser(schedule=NoiseSchedule(4, "cosine"), organ_level=0.2)
+    synthesiser(image, torch.zeros_like(image), around, network, generators, iter)
+    means = [float(each[..., 2:14, 2:14, 2:14].mean()) for each in shown[0]]
+    assert means == pytest.approx([0.2, 0.2], abs=0.01)
+    synthesiser(image, torch.zeros_like(image), torch.zeros_like(around), network, generators, iter)
+    torch.testing.assert_close(shown[1], image.clamp(-1, 1))
