@@ -20,8 +20,9 @@ class DrawnBySlice:
         prepared = []
         for index, image in enumerate(batchdata["image"]):
             torch.manual_seed(crc32(image.numpy().tobytes()))
-            one = {key: value[index : index + 1].double() for key, value in batchdata.items()}
-            prepared.append(self.prepare_batch(one, *args, **kwargs))
+            one = {key: value[index : index + 1] for key, value in batchdata.items()}
+            exact = {key: value.double() if isinstance(value, Tensor) else value for key, value in one.items()}
+            prepared.append(self.prepare_batch(exact, *args, **kwargs))
         return together(prepared)
 
 

@@ -24,7 +24,9 @@ def labelled_cases(bundle, folder):
     cases = [case for split in ("training", "validation", "testing") for case in listed[split]]
     if len(cases) < TRAINING + VALIDATION:
         shutil.rmtree(folder)
-        write_phantoms(recipe_of(bundle).phantom, str(folder), training=TRAINING + VALIDATION, healthy_share=0.0)
+        recipe = recipe_of(bundle)
+        labels = {"both_labels": recipe.data.get("both_labels", False)}
+        write_phantoms(recipe.phantom, str(folder), training=TRAINING + VALIDATION, healthy_share=0.0, **labels)
         cases = json.loads((folder / "dataset.json").read_text())["training"]
     splits = {"training": cases[:TRAINING], "validation": cases[TRAINING : TRAINING + VALIDATION]}
     (folder / "dataset.json").write_text(json.dumps(splits))
