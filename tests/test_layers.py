@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "data": {"files", "sequences", "transforms"},
     "report": {"files", "metrics"},
     "handlers": {"files", "metrics", "checkpoints", "report"},
-    "training": {"files", "checkpoints", "handlers", "report", "transforms"},
+    "training": {"files", "checkpoints", "handlers", "losses", "report", "transforms"},
     "evaluation": {"files"},
     "studies": {"files", "metrics", "checkpoints", "report", "handlers", "transforms", "paths"},
 }

@@ -1,0 +1,41 @@
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from common.inferers.classification import LatentInferer
+from common.networks.latent_classifier import LatentClassifier
+from common.networks.parts import NetworkParts
+
+
+def container():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(27, 5))
+    return NetworkParts("classifier", classifier=LatentClassifier(encoder, 5, num_classes=3)).eval()
+
+
+def test_probabilities_distances_and_the_vector_of_each_image():
+    inferer, network = LatentInferer(num_classes=3, embedding_dim=5), container()
+    image = MetaTensor(torch.randn(2, 1, 3, 3, 3))
+    said = inferer(image, network)
+    assert said.shape == (2, len(inferer.channels)) == (2, 11)
+    probability, away, latent = said.split([3, 3, 5], 1)
+    torch.testing.assert_close(probability.sum(1), torch.ones(2))
+    logits, vectors, centres = network.classifier(image.as_tensor())
+    torch.testing.assert_close(probability, logits.softmax(1))
+    torch.testing.assert_close(latent, vectors)
+    torch.testing.assert_close(away[1, 2], torch.dist(vectors[1], centres[1, 2]))
+    assert not isinstance(said, MetaTensor)
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="the image holds NaN"):
+        LatentInferer(num_classes=3, embedding_dim=5)(torch.full((1, 1, 3, 3, 3), torch.nan), container())
+    network = container()
+    nn.init.constant_(network.classifier.classifier.bias, torch.nan)
+    with pytest.raises(ValueError, match="answer holds NaN"):
+        LatentInferer(num_classes=3, embedding_dim=5)(torch.zeros(1, 1, 3, 3, 3), network)
+
+
+def test_the_container_gives_logits_for_checks():
+    assert container()(torch.zeros(2, 1, 3, 3, 3)).shape == (2, 3)

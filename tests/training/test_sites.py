@@ -1,0 +1,142 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from common.networks.latent_classifier import LatentClassifier
+from common.training.sites import (
+    METHODS,
+    Patience,
+    SiteTrainer,
+    ValidationLoss,
+    method_of,
+    parameter_groups,
+    refuse_shared_patients,
+    sites_of,
+)
+
+
+def item(case, site, label, **more):
+    return {"case": case, "site": site, "image_label": label, "patient": case, **more}
+
+
+ITEMS = [item("a", "S1", 0), item("b", "S1", 1), item("c", "HCP", 0), item("d", "S2", 1), item("e", "S2", 1)]
+
+
+def network(detach=True, centres="learned"):
+    torch.manual_seed(0)
+    return LatentClassifier(nn.Sequential(nn.Flatten(), nn.Linear(8, 4)), 4, detach=detach, centres=centres)
+
+
+def test_sites_are_counted_by_class():
+    sites = sites_of(ITEMS, ["S1"])
+    assert sites.names == ["HCP", "S1", "S2"]
+    assert sites.counts == [[1, 1, 0], [0, 1, 2]]
+    assert sites.targets == [True, True, False, False, False]
+    assert (sites.labels, sites.num_classes) == ([0, 1, 0, 1, 1], 2)
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ([item("a", "S1", 0), {"case": "b", "image_label": 1}], "b: expected a site and an image_label"),
+        ([item("a", "S1", 2)], "of 0 to 1, got 'S1' and 2"),
+        ([item("a", "S1", 0), item("b", "s 1", 1)], "expected one name for a site, got 'S1' and 's 1'"),
+        ([item("a", "S1", 0), item("b", "S2", 1)], "got none of class 1 among 1; sites: S1, S2"),
+    ],
+)
+def test_what_no_training_can_learn_from_is_refused(items, reason):
+    with pytest.raises(ValueError, match=reason):
+        sites_of(items, ["S1"])
+
+
+def test_a_patient_in_two_splits_is_refused():
+    refuse_shared_patients(training=ITEMS[:2], validation=ITEMS[2:])
+    with pytest.raises(ValueError, match="got b in training and validation"):
+        refuse_shared_patients(training=ITEMS[:2], validation=ITEMS[1:])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_teaches_encoder_and_classifier(name):
+    method, sites = method_of(name), sites_of(ITEMS, ["S1"])
+    made = network(method.detach, method.centres)
+    loss = method.loss(sites, 4)
+    said = made(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)))
+    loss(said, torch.tensor([[0, 1], [1, 2], [1, 0], [0, 0], [0, 1], [1, 1]])).backward()
+    assert made.encoder[1].weight.grad.any()
+    assert made.classifier.weight.grad.any()
+    assert all(parameter.grad is not None for parameter in loss.parameters())
+    learned = made.centres.grad is not None and bool(made.centres.grad.any())
+    assert learned == (name in ("l2i", "no_margin"))
+
+
+def test_other_methods_are_refused():
+    with pytest.raises(ValueError, match="method must be one of l2i, fixed, no_margin"):
+        method_of("can")
+
+
+def test_encoder_classifier_and_centres_learn_at_rates_of_their_own():
+    made, loss = network(), nn.Linear(4, 3)
+    encoder, classifier, centres = parameter_groups(made, loss, 1e-3, 1e-2, 2e-3, 5e-5)
+    assert len(encoder["params"]) == 4
+    assert [group["lr"] for group in (encoder, classifier, centres)] == [1e-3, 1e-2, 2e-3]
+    assert [group["weight_decay"] for group in (encoder, classifier, centres)] == [5e-5, 0, 5e-5]
+    torch.optim.Adam([encoder, classifier, centres])
+    assert len(parameter_groups(network(centres="fixed"), nn.Identity(), 1, 1, 1, 0)) == 2
+
+
+def test_validation_images_are_judged_by_classifier_or_centres():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    centres = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).expand(2, -1, -1)
+    latent, target = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), torch.tensor([[0, 0], [1, 0]])
+    expected = nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
+    torch.testing.assert_close(ValidationLoss()((logits, latent, centres), target), expected)
+    near = ValidationLoss("centres")((logits, latent, centres), target)
+    assert float(near) == pytest.approx((2**0.5 - 0.1) ** 2 / 2, abs=1e-5)
+    with pytest.raises(ValueError, match="by must be classifier or centres"):
+        ValidationLoss("both")
+
+
+def ended(scores, epochs, warm_up=0, first=None):
+    """Return after which epoch a training of these validation losses ends, and its patience."""
+    validator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="loss"))
+    patience, engine = Patience(validator, epochs, warm_up), Engine(lambda *_: None)
+    engine.also_kept = {}
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda e: validator.state.metrics.update(loss=scores[e.state.epoch - 1])
+    )
+    patience.attach(engine)
+    if first is not None:
+        patience.load_state_dict(first)
+    engine.run([0], max_epochs=len(scores))
+    assert engine.also_kept == {"patience": patience}
+    return engine.state.epoch, patience.state_dict()
+
+
+def test_a_training_that_gets_no_better_ends():
+    assert ended([5, 4, 4, 4, 4, 1], 3)[0] == 5
+    assert ended([5, 4, 4, 4, 4, 1], None)[0] == 6
+    assert ended([5, 4, 4, 3, 4, 4], 3)[0] == 6
+
+
+def test_it_is_given_time_to_begin_and_remembers_when_it_is_resumed():
+    assert ended([1, 2, 2, 2, 2, 2, 2], 2, warm_up=4)[0] == 6
+    assert ended([4, 4, 4], 3, first={"best": 3.0, "since": 2})[0] == 1
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_trainer_keeps_what_learns_with_its_network(keep):
+    def trainer(loss, **options):
+        made = network()
+        optimizer = torch.optim.Adam(made.parameters())
+        return SiteTrainer(torch.device("cpu"), 1, [], made, optimizer, loss, **options)
+
+    sites = sites_of(ITEMS, ["S1"])
+    heads = trainer(METHODS["dann"].loss(sites, 4), keep=keep)
+    assert set(heads.also_kept) == {"loss"}
+    assert heads.latest_is_best == (keep == "last")
+    assert trainer(METHODS["l2i"].loss(sites, 4)).also_kept == {}
+    with pytest.raises(ValueError, match="keep must be best or last"):
+        trainer(nn.MSELoss(), keep="all")
