@@ -19,7 +19,7 @@ from ..sequences import SEQUENCES
 from .abdomen_ct import PARTS, abdomen_ct
 from .brain_mr import brain_mr
 from .chest_xray import chest_xray
-from .multisite_brain import cases_of, multisite_brain
+from .multisite_brain import Cells, cases_of, multisite_brain
 
 SPLITS = {"training": 100_000, "validation": 200_000, "testing": 300_000}
 """First seed of each split, so that no patient is in two."""
@@ -180,8 +180,7 @@ def write_phantoms(
     spacing: Sequence[float] | None = None,
     twins: bool = False,
     both_labels: bool = False,
-    source_share: float = 1.0,
-    target_testing: int | None = None,
+    cells: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
     num_workers: int = 1,
 ) -> None:
     """Write images of patients who do not exist, with masks, and ``dataset.json``.
@@ -206,15 +205,15 @@ def write_phantoms(
         spacing: mm along these; default: that of the phantom.
         twins: also write ``<case>_twin``, the same patient without lesions.
         both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, and there is no mask of the organ.
-        source_share: of ``multisite_brain``, see ``cases_of``.
-        target_testing: of ``multisite_brain``, see ``cases_of``.
+        cells: of ``multisite_brain``, how many healthy and diseased cases there are, by split and site, as
+            ``{"training": {"S1": [16, 55]}}``; the paper's by default.
         num_workers: processes.
 
     Raises:
         ValueError: if there is no such phantom, or no such scanner, or its labels have no organ.
     """
     if phantom == SITES_PHANTOM:
-        write_sites(Path(dst), source_share, target_testing, num_workers)
+        write_sites(Path(dst), cells, num_workers)
         return
     if phantom not in PHANTOMS:
         raise ValueError(f"phantom must be one of {', '.join([*PHANTOMS, SITES_PHANTOM])}, got {phantom!r}.")
@@ -249,10 +248,10 @@ def write_phantoms(
 SITES_PHANTOM = "multisite_brain"
 
 
-def write_sites(folder: Path, source_share: float, target_testing: int | None, num_workers: int) -> None:
+def write_sites(folder: Path, cells: Cells | None, num_workers: int) -> None:
     """Write brains of several sites, with their ``site`` and ``image_label``, and masks of their lesions."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = cases_of(source_share, target_testing)
+    splits = cases_of(cells)
     jobs = [(split, *case) for split, cases in splits.items() for case in cases]
     written = Parallel(num_workers, return_as="generator")(delayed(_write_brain)(folder, *job) for job in jobs)
     items: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}

@@ -3,7 +3,7 @@
 Not patients, and not for training a product.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,6 @@ SITES = {
 
 S1 is the target. S5, in validation alone, stands in for its healthy cases.
 """
-
-TARGET = ("S1", "S5")
 
 
 @dataclass(frozen=True)
@@ -137,21 +135,34 @@ def _spots(canvas: Canvas, ventricles: Array, brain: Array, rng: np.random.Gener
     return darker
 
 
-def cases_of(source_share: float = 1.0, target_testing: int | None = None) -> dict[str, list[tuple[str, bool, int]]]:
+Cells = Mapping[str, Mapping[str, Sequence[int]]]
+"""By split and site, how many healthy and how many diseased cases there are."""
+
+
+def cases_of(cells: Cells | None = None) -> dict[str, list[tuple[str, bool, int]]]:
     """Return the cases of each split: site, whether diseased, and a seed that no other case of the site has.
 
     Args:
-        source_share: of the cases for training that are not of the target, one of each kind at least.
-        target_testing: healthy and as many diseased cases of the target for testing, instead of the paper's 15.
+        cells: how many there are; None takes those of ``SITES``, the paper's.
+
+    Raises:
+        ValueError: if there is no such split or site.
     """
-    splits: dict[str, list[tuple[str, bool, int]]] = {"training": [], "validation": [], "testing": []}
-    for site, place in SITES.items():
-        for number, split in enumerate(splits):
-            for diseased, count in enumerate(getattr(place, split)):
-                if split == "training" and site not in TARGET and count:
-                    count = max(1, round(source_share * count))
-                if split == "testing" and site == TARGET[0] and target_testing is not None:
-                    count = target_testing
-                first = 100_000 * (number + 1) + 10_000 * diseased
-                splits[split] += [(site, bool(diseased), first + i) for i in range(count)]
-    return splits
+    splits = ("training", "validation", "testing")
+    wanted = (
+        {split: {site: getattr(SITES[site], split) for site in SITES} for split in splits} if cells is None else cells
+    )
+    others = [*(set(wanted) - set(splits)), *({site for each in wanted.values() for site in each} - set(SITES))]
+    if others:
+        raise ValueError(
+            f"cells must name splits ({', '.join(splits)}) and sites ({', '.join(SITES)}), got {others[0]!r}."
+        )
+    return {
+        split: [
+            (site, bool(diseased), 100_000 * (number + 1) + 10_000 * diseased + i)
+            for site, counts in wanted.get(split, {}).items()
+            for diseased, count in enumerate(counts)
+            for i in range(count)
+        ]
+        for number, split in enumerate(splits)
+    }

@@ -422,6 +422,34 @@ def trained_parts(network: nn.Module, parts: Sequence[str]) -> nn.Module:
     return nn.ModuleDict({part: network.get_submodule(part) for part in parts})
 
 
+class WarmUpCosineLR(torch.optim.lr_scheduler.LambdaLR):
+    """A learning rate that rises along a line, then falls along a cosine.
+
+    Args:
+        optimizer: of one learning rate.
+        T_max: epochs in all.
+        eta_min: learning rate at the end.
+        warm_up: epochs that it rises for.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        T_max: int,
+        eta_min: float = 0.0,
+        warm_up: int = 0,
+    ) -> None:
+        lowest = eta_min / optimizer.defaults["lr"]
+
+        def share(epoch: int) -> float:
+            if epoch < warm_up:
+                return (epoch + 1) / (warm_up + 1)
+            along = (epoch - warm_up) / max(T_max - warm_up, 1)
+            return lowest + (1 - lowest) * 0.5 * (1 + float(np.cos(np.pi * min(along, 1.0))))
+
+        super().__init__(optimizer, share)
+
+
 class Reports:
     """Log an engine to the console and to TensorBoard, in the first process: a trainer's loss, an evaluator's metrics.
 

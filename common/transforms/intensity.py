@@ -67,7 +67,8 @@ def intensity_range(
 
     Args:
         image: shape (C, *spatial), background 0.
-        normalize: ``volume`` takes 0 and a percentile of the voxels above 0, ``range`` the lowest and the highest
+        normalize: ``volume`` takes 0 and a percentile of the voxels above 0, ``brain`` also their percentile as far
+            from 0, as 2 for 98, in place of 0, ``range`` the lowest and the highest
             value, for films of any depth, ``none`` 0 and 1, for images that are scaled already, and two numbers
             themselves, for instance a window in HU.
         percentile: in [0, 100].
@@ -83,13 +84,16 @@ def intensity_range(
     if normalize == "range":
         low, high = (extreme(image.flatten(1), 1).view_as(ones) for extreme in (torch.amin, torch.amax))
         return low, high.where(high > low, low + 1)
-    if normalize != "volume":
-        raise ValueError(f"normalize must be 'volume', 'range', 'none' or two intensities, got {normalize!r}.")
-    high = ones.clone()
+    if normalize not in ("volume", "brain"):
+        raise ValueError(f"normalize must be 'volume', 'brain', 'range', 'none' or two intensities, got {normalize!r}.")
+    low, high = 0 * ones, ones.clone()
     for channel, voxels in enumerate(convert_to_numpy(image)):
         if (voxels > 0).any():
-            high[channel] = float(np.percentile(voxels[voxels > 0], percentile))
-    return 0 * ones, high
+            lowest, highest = np.percentile(voxels[voxels > 0], (100 - percentile, percentile))
+            high[channel] = float(highest)
+            if normalize == "brain" and lowest < highest:
+                low[channel] = float(lowest)
+    return low, high
 
 
 def scale_range(image: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -332,10 +332,10 @@ def test_labels_without_an_organ_cannot_have_both(tmp_path):
 
 
 def test_brains_of_several_sites_have_their_site_and_class(tmp_path):
-    said = run(tmp_path, "--source_share", "0.005", "--target_testing", "2", phantom="multisite_brain", size=[])
-    assert len(said["training"]) == 71 + 2 + 5
-    tested = [(item["site"], item["image_label"]) for item in said["testing"]]
-    assert tested[:4] == [("S1", 0), ("S1", 0), ("S1", 1), ("S1", 1)]
-    for item in said["testing"][:4]:
+    cells = '{"training": {"S1": [1, 2], "HCP": [2, 0]}, "validation": {}, "testing": {"S1": [2, 2]}}'
+    said = run(tmp_path, "--cells", cells, phantom="multisite_brain", size=[])
+    trained = [(item["site"], item["image_label"]) for item in said["training"]]
+    assert trained == [("S1", 0), ("S1", 1), ("S1", 1), ("HCP", 0), ("HCP", 0)]
+    for item in said["testing"]:
         assert voxels(tmp_path / item["label"]).any() == item["image_label"]
     assert list_cases(str(tmp_path), modality="mr", sequences=None, progress=False)[0]["site"] == "S1"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from common.phantoms.multisite_brain import SITES, TARGET, cases_of, multisite_brain
+from common.phantoms.multisite_brain import SITES, cases_of, multisite_brain
 
 
 def test_the_same_arguments_give_the_same_case_and_others_another():
@@ -52,13 +52,15 @@ def test_there_are_as_many_cases_as_in_the_paper():
     assert [site for site, found in kinds.items() if len(found) > 1] == ["S1"]
 
 
-def test_fewer_of_the_source_and_more_to_test_may_be_asked_for():
-    splits = cases_of(source_share=0.4, target_testing=50)
-    counted = [diseased for site, diseased, _ in splits["training"] if site in TARGET]
-    assert (counted.count(False), counted.count(True)) == (16, 55)
-    assert len(splits["training"]) == 71 + 147 + 45 + 36 + 56 + 16 + 9
-    tested = [diseased for site, diseased, _ in splits["testing"] if site == "S1"]
-    assert (tested.count(False), tested.count(True)) == (50, 50)
+def test_other_numbers_may_be_asked_for():
+    splits = cases_of({"training": {"S1": [2, 1], "HCP": [3, 0]}, "testing": {"S1": [1, 1]}})
+    assert [len(cases) for cases in splits.values()] == [6, 0, 2]
+    assert [case[:2] for case in splits["training"]] == [("S1", False)] * 2 + [("S1", True)] + [("HCP", False)] * 3
+    paper = cases_of()
+    assert set(splits["testing"]) <= set(paper["testing"])
+    for cells in ({"train": {}}, {"training": {"S9": [1, 1]}}):
+        with pytest.raises(ValueError, match="cells must name splits"):
+            cases_of(cells)
 
 
 def test_other_sites_are_refused():

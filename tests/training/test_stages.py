@@ -21,7 +21,7 @@ from torch import nn
 
 from common.checkpoints import load_parts
 from common.networks.parts import NetworkParts
-from common.training.stages import MeanLoss, SeedEachEpoch, Stage, Training, run_stage, trained_parts
+from common.training.stages import MeanLoss, SeedEachEpoch, Stage, Training, WarmUpCosineLR, run_stage, trained_parts
 
 
 def container():
@@ -478,3 +478,18 @@ def test_a_loss_counts_items_whatever_it_compares_with():
         loss.update((torch.full((count,), float(count)), {"image": torch.zeros(count)}))
     loss.update((torch.full((2,), 5.0), torch.zeros(2)))
     assert loss.compute() == pytest.approx((1 * 1 + 3 * 3 + 2 * 5) / 6)
+
+
+def test_a_learning_rate_rises_along_a_line_and_falls_along_a_cosine():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.8)
+    schedule, found = WarmUpCosineLR(optimizer, 13, 0.1, warm_up=3), []
+    for _ in range(14):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert found[8] == pytest.approx(0.45)
+    assert found[-1] == pytest.approx(0.1)
+    plain = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.8)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(plain, 10, 0.1)
+    assert WarmUpCosineLR(optimizer, 10, 0.1).get_last_lr() == cosine.get_last_lr()

@@ -86,5 +86,15 @@ def test_an_empty_channel_is_not_divided_by_0():
 
 
 def test_another_word_for_normalize_is_refused():
-    with pytest.raises(ValueError, match="normalize must be 'volume', 'range', 'none' or two intensities, got 'slice'"):
+    with pytest.raises(ValueError, match="normalize must be 'volume', 'brain', .* or two intensities, got 'slice'"):
         intensity_range(torch.ones(1, 2, 2), "slice")
+
+
+def test_of_a_brain_what_is_darkest_is_0_too():
+    image = torch.cat([torch.zeros(50), torch.arange(1.0, 101)]).view(1, 10, 15)
+    low, high = intensity_range(image, "brain", 98.0)
+    assert (float(low), float(high)) == pytest.approx((2.98, 98.02))
+    scaled = scale_range(image, low, high)
+    assert (float(scaled.min()), float(scaled.max())) == (0, 1)
+    flat, _ = intensity_range(torch.ones(1, 4, 4), "brain", 98.0)
+    assert float(flat) == 0
