@@ -435,7 +435,7 @@ class WarmUpCosineLR(torch.optim.lr_scheduler.LambdaLR):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        T_max: int,
+        T_max: int,  # noqa: N803
         eta_min: float = 0.0,
         warm_up: int = 0,
     ) -> None:

@@ -86,7 +86,7 @@ def test_an_empty_channel_is_not_divided_by_0():
 
 
 def test_another_word_for_normalize_is_refused():
-    with pytest.raises(ValueError, match="normalize must be 'volume', 'brain', .* or two intensities, got 'slice'"):
+    with pytest.raises(ValueError, match=r"normalize must be 'volume', 'brain', .* or two intensities, got 'slice'"):
         intensity_range(torch.ones(1, 2, 2), "slice")
 
 
