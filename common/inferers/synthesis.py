@@ -271,6 +271,7 @@ class SynthesisInferer(PatchwiseInferer):
         """
         if volume.ndim != 4 or len(volume) > 2:
             raise ValueError(f"expected a volume in HU, perhaps an organ mask, got shape {tuple(volume.shape)}.")
+        size_mm = tuple(round(mm, 4) for mm in size_mm)  # of an oblique scan the last digits depend on how it is stored
         image, grid = volume[:1], size_along(volume.shape[1:], size_mm, self.voxel_mm)
         coarse = resample_volume(image, grid)
         organ = volume[1:] > 0 if len(volume) == 2 else self.found_organ(coarse, volume.shape[1:], network)

@@ -91,7 +91,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path):
         ({}, "expected a scan without tumours"),
         ({"allow_tumours": True, "num_tumours": 0}, "num_tumours"),
         ({"allow_tumours": True, "model_path": tmp_path / "lightning.pt"}, "Lightning"),
-        ({"allow_tumours": True, "size": "large", "num_tumours": 9}, "there is no place for tumour"),
+        ({"allow_tumours": True, "size": "large", "num_tumours": 60}, "there is no place for tumour"),
     ):
         options = {"output_dir": tmp_path / "out", "dataset_dir": data, **options}
         process = run_bundle("difftumor", "inference", **options)

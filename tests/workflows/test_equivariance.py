@@ -7,6 +7,7 @@ from bundle_runs import BUNDLES, ROOT, demo_cases, outputs
 from monai.bundle import create_workflow
 from nibabel.affines import from_matvec
 
+from ci import bundle_parser
 from ci.recipes import find_bundle, recipe_of
 from ci.robustness.ct import TURN
 from ci.robustness.films import FILM, ROWS, film, turned_by_exif
@@ -24,8 +25,8 @@ BRIGHTER = {"fourfold": 4.0, "an eighth": 0.125}
 
 
 def demo_scan(bundle):
-    """Return two slices with lesions of a demonstration."""
-    item = demo_cases(bundle)[0]
+    """Return two slices with lesions of a demonstration, all slices where a network looks at volumes."""
+    item, volumes = demo_cases(bundle)[0], len(bundle_parser(bundle, "inference").get_parsed_content("patch_size")) == 3
     first = nib.load(item["image"][0])
     masks = {f"_{key}": np.asarray(nib.load(item[key]).dataobj) for key in ("organ", "label") if key in item}
     names = [sequence_in(image_stem(path))[0] for path in item["image"]]
@@ -35,8 +36,9 @@ def demo_scan(bundle):
     }
     k = int(masks["_label"].sum((0, 1)).argmax())
     shift = np.eye(4)
-    shift[2, 3] = k = min(k, first.shape[2] - 2)
-    return Scan(images, masks, first.affine).reshaped(lambda voxels: voxels[:, :, k : k + 2], first.affine @ shift)
+    shift[2, 3] = k = 0 if volumes else min(k, first.shape[2] - 2)
+    last = first.shape[2] if volumes else k + 2
+    return Scan(images, masks, first.affine).reshaped(lambda voxels: voxels[:, :, k:last], first.affine @ shift)
 
 
 def stored_otherwise(scan):
