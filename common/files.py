@@ -120,6 +120,12 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> Non
     write_text(path, text.getvalue())
 
 
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the rows of a CSV, as ``write_csv`` or a spreadsheet writes it."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
 def _as_cell(value: Any) -> Any:
     """Return a value of a table as it is, a text that programs would take for a formula with a mark before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

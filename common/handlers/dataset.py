@@ -1,63 +1,40 @@
 """Data sets written from the outputs of a run."""
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import nibabel as nib
 import numpy as np
-from ignite.engine import Engine, Events
-from monai.engines.utils import IterationEvents
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 
 from ..files import replacing, write_text
-from .output import from_all_ranks
+from .output import CaseCollector
 
 FORMS = ("msd", "nnunet")
 
 
-class DatasetWriter(ABC):
-    """List the cases of an evaluator in a ``dataset.json``, sorted by case, those of all processes.
+class DatasetWriter(CaseCollector):
+    """List the cases of an evaluator in a ``dataset.json``.
 
     Args:
         output_dir: where it goes.
     """
 
     def __init__(self, output_dir: str) -> None:
+        super().__init__()
         self.output_dir = Path(output_dir)
-        self.items: list[dict[str, Any]] = []
-
-    @abstractmethod
-    def add(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is listed of a case; its files may be written.
-
-        Args:
-            item: of the batch.
-            output: of the evaluator.
-        """
 
     @abstractmethod
     def content(self, items: list[dict[str, Any]]) -> Mapping[str, Any]:
         """Return what ``dataset.json`` says."""
 
-    def attach(self, engine: Engine) -> None:
-        """Add the handler to an evaluator."""
-        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _add(self, engine: Any) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.items.append(self.add(item, output))
-
-    def _write(self) -> None:
-        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
-        if idist.get_rank() == 0:
-            write_text(self.output_dir / "dataset.json", json.dumps(self.content(items), indent=1) + "\n")
+    def write(self, items: list[dict[str, Any]]) -> None:
+        """Write ``dataset.json``."""
+        write_text(self.output_dir / "dataset.json", json.dumps(self.content(items), indent=1) + "\n")
 
 
 class TrainingPairs(DatasetWriter):

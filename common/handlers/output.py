@@ -1,11 +1,14 @@
 """What handlers share: images of an output as they are seen, results of all processes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
+from monai.engines.utils import IterationEvents
 from monai.transforms import Orientation
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
@@ -28,6 +31,41 @@ def spacing_mm(image: MetaTensor) -> list[float]:
     """Return the size of a MetaTensor's voxels along right, front and head, mm."""
     oriented: Any = Orientation(axcodes="RAS", labels=None)(image)
     return [float(size) for size in oriented.pixdim]
+
+
+class CaseCollector(ABC):
+    """Keep something of each case of an evaluator, and write it when the run ends: sorted by case, of all processes."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def add(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is kept of a case, with its name as ``case``; its files may be written.
+
+        Args:
+            item: of the batch.
+            output: of the evaluator.
+        """
+
+    @abstractmethod
+    def write(self, items: list[dict[str, Any]]) -> None:
+        """Write what was kept of all cases; the first process does so."""
+
+    def attach(self, engine: Engine) -> None:
+        """Add the handler to an evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda: self.items.clear())
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _add(self, engine: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.items.append(self.add(item, output))
+
+    def _write(self) -> None:
+        items = sorted(from_all_ranks(self.items), key=lambda item: item["case"])
+        if idist.get_rank() == 0:
+            self.write(items)
 
 
 def from_all_ranks(values: list) -> list:

@@ -89,13 +89,13 @@ class SynthesisScores(Scores):
         """Yield the record of a case, its tumours in place of slices."""
         seen = as_seen(output, ("image", "synthetic", "mask", "organ"))
         masks = (seen["mask"] > 0, seen["organ"] > 0)
-        tumours = examine_tumours(seen["synthetic"], *masks, spacing_mm(output["mask"]), before=seen["image"])
+        size_mm = spacing_mm(output["mask"])
+        tumours = examine_tumours(seen["synthetic"], *masks, size_mm, before=seen["image"])
         case, patient = item["case"], str(item.get("patient", item["case"]))
         row = {"case": case, "tumours": len(tumours), **_means(tumours)}
-        size_mm, rows = spacing_mm(output["mask"]), [{"case": case, **tumour} for tumour in tumours]
-        features = _features(seen["synthetic"], masks[0], size_mm)
-        views = _views(case, seen["synthetic"], masks[0], size_mm, seen["image"])
-        yield SynthesisRecord(case, patient, row, rows, features, views)
+        rows = [{"case": case, **tumour} for tumour in tumours]
+        described = _described(case, seen["synthetic"], masks[0], size_mm, seen["image"])
+        yield SynthesisRecord(case, patient, row, rows, *described)
 
     def summarise(self) -> tuple[list[Row], dict[str, float]]:
         """Return means over all tumours, in the summary and of the evaluator."""
@@ -135,8 +135,9 @@ class SynthesisScores(Scores):
             size_mm = spacing_mm(item["label"])
             found = examine_tumours(image[0], truth, organ, size_mm)
             self.real_rows += [{"case": item["case"], **tumour} for tumour in found]
-            self.real_features += _features(image[0], truth, size_mm)
-            self.real_views += _views(item["case"], image[0], truth, size_mm)
+            features, views = _described(item["case"], image[0], truth, size_mm)
+            self.real_features += features
+            self.real_views += views
 
     def _lookalikes(self) -> list[Row]:
         """Return how well a classifier tells made tumours from real ones; 0.5 says that they look alike."""
@@ -193,20 +194,18 @@ def _means(tumours: Sequence[Row]) -> Row:
     return {name: float(np.nanmean([row[name] for row in tumours])) for name in names if tumours and name in tumours[0]}
 
 
-def _views(
+def _described(
     case: str,
     image: NDArray[Any],
     tumours: NDArray[np.bool_],
     size_mm: Sequence[float],
     before: NDArray[Any] | None = None,
-) -> list[TumourView]:
-    found = []
+) -> tuple[list[dict[str, float]], list[TumourView]]:
+    """Return the features and the view of each tumour."""
+    features, views = [], []
     for box, piece in pieces_of(tumours):
         alone = np.zeros_like(tumours)
         alone[box] = piece
-        found.append(view_of(case, image, alone, size_mm, before))
-    return found
-
-
-def _features(image: NDArray[Any], tumours: NDArray[np.bool_], size_mm: Sequence[float]) -> list[dict[str, float]]:
-    return [tumour_features(image[box], piece, size_mm) for box, piece in pieces_of(tumours)]
+        features.append(tumour_features(image[box], piece, size_mm))
+        views.append(view_of(case, image, alone, size_mm, before))
+    return features, views

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..metrics.statistics import Row
-from ..metrics.tumours import TumourRecord, by_column, examine_tumour_segmentation, summarise_tumours
+from ..metrics.statistics import Record, Row
+from ..metrics.tumours import by_column, examine_tumour_segmentation, summarise_tumours
 from ..report.page import Section
 from .output import as_seen, spacing_mm
 from .scores import Scores
@@ -14,6 +14,8 @@ NUM_WORST = 5
 
 class TumourScores(Scores):
     """Compare the masks of an evaluator with labels: overlap, and tumour by tumour what is found.
+
+    When the run ends, ``groups`` has the main metrics by the values of each column.
 
     The items of its output need ``probability``, ``mask``, ``organ`` and ``label``, 1 in tumours, each of shape
     (1, X, Y, Z), and those of its batch may have ``true_organ``; cases without a label are passed over. Besides the
@@ -30,8 +32,9 @@ class TumourScores(Scores):
     def __init__(self, output_dir: str | None = None, num_resamples: int = 0, columns: Sequence[str] = ()) -> None:
         super().__init__(output_dir, num_resamples)
         self.columns = columns
+        self.groups: list[Row] = []
 
-    def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[TumourRecord]:
+    def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[Record]:
         """Yield the record of a case, its tumours in place of slices."""
         if output.get("label") is None:
             return
@@ -44,12 +47,8 @@ class TumourScores(Scores):
     def summarise(self) -> tuple[list[Row], dict[str, float]]:
         """Return the metrics, in the summary and of the evaluator."""
         rows = summarise_tumours(self.records, self.num_resamples)
+        self.groups = [row for column in self.columns for row in by_column(self.records, column, self.num_resamples)]
         return rows, {row["metric"]: row["value"] for row in rows}
-
-    @property
-    def groups(self) -> list[Row]:
-        """The main metrics by the values of each column."""
-        return [row for column in self.columns for row in by_column(self.records, column, self.num_resamples)]
 
     def tables(self) -> dict[str, list[Row]]:
         """Return the rows of each file."""

@@ -256,6 +256,20 @@ class SlicewiseInferer(PatchwiseInferer):
         return f"the threshold was fitted with {fitted}; this run has {here}: the mask may be too small or too large."
 
 
+def image_and_organ(volume: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return a volume in HU, and the mask of its organ as bool, None where it comes without one.
+
+    Args:
+        volume: HU, then perhaps the organ's mask, shape (C, X, Y, Z).
+
+    Raises:
+        ValueError: for a single slice, or other channels.
+    """
+    if volume.ndim != 4 or len(volume) > 2:
+        raise ValueError(f"expected a volume in HU, perhaps an organ mask, got shape {tuple(volume.shape)}.")
+    return volume[:1], volume[1:] > 0 if len(volume) == 2 else None
+
+
 def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options: Any) -> Tensor:
     """Call a function of arrays with slices along the last axis on tensors of shape (S, 1, X, Y)."""
     arrays = [x[:, 0].movedim(0, -1).cpu().numpy() for x in slices]

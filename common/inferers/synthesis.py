@@ -23,7 +23,7 @@ from ..transforms.intensity import scale_hu, unscale_hu
 from ..transforms.tumours import SIZES, NoPlaceError, TumourShapes, blend_weight, handcrafted
 from .models import draw, noise_predictor, refuse_other_sampler
 from .patches import Generators, Patch, patches_around
-from .slices import PatchwiseInferer, Progress, Stepwise
+from .slices import PatchwiseInferer, Progress, Stepwise, image_and_organ
 
 logger = logging.getLogger(__name__)
 
@@ -269,12 +269,11 @@ class SynthesisInferer(PatchwiseInferer):
         Raises:
             ValueError: for a single slice, other channels, without an organ, or where a tumour has no place.
         """
-        if volume.ndim != 4 or len(volume) > 2:
-            raise ValueError(f"expected a volume in HU, perhaps an organ mask, got shape {tuple(volume.shape)}.")
+        image, organ = image_and_organ(volume)
         size_mm = tuple(round(mm, 4) for mm in size_mm)  # of an oblique scan the last digits depend on how it is stored
-        image, grid = volume[:1], size_along(volume.shape[1:], size_mm, self.voxel_mm)
+        grid = size_along(volume.shape[1:], size_mm, self.voxel_mm)
         coarse = resample_volume(image, grid)
-        organ = volume[1:] > 0 if len(volume) == 2 else self.found_organ(coarse, volume.shape[1:], network)
+        organ = self.found_organ(coarse, volume.shape[1:], network) if organ is None else organ
         inside = convert_to_numpy(organ[0])
         seed = int(np.random.SeedSequence([self.seed, zlib.crc32(inside)]).generate_state(1)[0])
         tumours, size = self.drawn(inside, size_mm, seed)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..transforms.grid import resample_volume, size_along
 from ..transforms.intensity import scale_hu
 from .models import finite
-from .slices import PatchwiseInferer, largest_without_holes
+from .slices import PatchwiseInferer, image_and_organ, largest_without_holes
 
 
 class TumourSegmentationInferer(PatchwiseInferer):
@@ -68,14 +68,12 @@ class TumourSegmentationInferer(PatchwiseInferer):
         Raises:
             ValueError: for a single slice, other channels, or where the organ's mask is empty, or none is found.
         """
-        if volume.ndim != 4 or len(volume) > 2:
-            raise ValueError(f"expected a volume in HU, perhaps an organ mask, got shape {tuple(volume.shape)}.")
-        given = volume[1:] > 0 if len(volume) == 2 else None
+        image, given = image_and_organ(volume)
         if given is not None and not given.any():
             raise ValueError("there is no organ to search: its mask is empty.")
         size = volume.shape[1:]
         grid = size_along(size, size_mm, self.voxel_mm)
-        coarse = scale_hu(resample_volume(volume[:1], grid), self.window)
+        coarse = scale_hu(resample_volume(image, grid), self.window)
         box = (slice(None),) * 4 if given is None else _box_of(resample_volume(given.float(), grid) > 0)
         classes = coarse.new_zeros(3, *grid)
         classes[box] = self.classes(coarse[box], network)

@@ -1,7 +1,6 @@
 """How well tumours of an organ are segmented, and which of them are found."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -23,17 +22,6 @@ GROUPS = 3
 """That the cases are cut into by a number, such as age."""
 
 
-@dataclass(frozen=True)
-class TumourRecord(Record):
-    """What is kept of a case; its tumours stand in place of slices.
-
-    Attributes:
-        columns: what is known of the case besides, by name.
-    """
-
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-
 def examine_tumour_segmentation(
     case: str,
     patient: str,
@@ -43,7 +31,7 @@ def examine_tumour_segmentation(
     spacing_mm: Sequence[float],
     organ: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
     columns: Mapping[str, Any] | None = None,
-) -> TumourRecord:
+) -> Record:
     """Return the record of a case; tumours are components that touch by face, edge or corner.
 
     Args:
@@ -54,7 +42,7 @@ def examine_tumour_segmentation(
         truth: what is tumour.
         spacing_mm: size of a voxel along each axis.
         organ: what was searched, and what should have been, where that is known.
-        columns: see ``TumourRecord``.
+        columns: what is known of the case besides, by name; columns of its row.
     """
     found = examine_lesions(probability, mask, truth, spacing_mm)
     millilitres = float(np.prod(spacing_mm)) / 1000
@@ -70,7 +58,7 @@ def examine_tumour_segmentation(
         "organ_dice": float(dice(*organ)) if organ else np.nan,
         **(columns or {}),
     }
-    return TumourRecord(case, patient, row, _tumour_rows(case, found), columns or {})
+    return Record(case, patient, row, _tumour_rows(case, found))
 
 
 def _tumour_rows(case: str, found: LesionRecord) -> list[Row]:
@@ -87,7 +75,7 @@ def _tumour_rows(case: str, found: LesionRecord) -> list[Row]:
     ]
 
 
-def summarise_tumours(records: Sequence[TumourRecord], num_resamples: int = 0) -> list[Row]:
+def summarise_tumours(records: Sequence[Record], num_resamples: int = 0) -> list[Row]:
     """Return the table of a run: a row a metric, with its interval over patients.
 
     Args:
@@ -97,7 +85,7 @@ def summarise_tumours(records: Sequence[TumourRecord], num_resamples: int = 0) -
     return rows_with_intervals([r.patient for r in records], tumour_statistics(records), num_resamples)
 
 
-def tumour_statistics(records: Sequence[TumourRecord]) -> dict[str, Statistic]:
+def tumour_statistics(records: Sequence[Record]) -> dict[str, Statistic]:
     """Return all metrics of a run, by their names.
 
     Args:
@@ -122,14 +110,14 @@ def tumour_statistics(records: Sequence[TumourRecord]) -> dict[str, Statistic]:
     }
 
 
-def overlap_statistics(records: Sequence[TumourRecord]) -> dict[str, Statistic]:
+def overlap_statistics(records: Sequence[Record]) -> dict[str, Statistic]:
     """Return DSC and NSD over the cases that have tumours."""
     columns = {"DSC": "dice", "NSD at 2 mm": "nsd_2mm"}
     return {name: mean_of_cases([record.row[key] for record in records]) for name, key in columns.items()}
 
 
 def sensitivity_statistics(
-    records: Sequence[TumourRecord], name: str, diameter_mm: tuple[float, float]
+    records: Sequence[Record], name: str, diameter_mm: tuple[float, float]
 ) -> dict[str, Statistic]:
     """Return which share of the tumours of some sizes is found, by any overlap, and by one of ``LEAST_OVERLAP``."""
     those = _between(records, *diameter_mm)
@@ -139,20 +127,20 @@ def sensitivity_statistics(
     }
 
 
-def _between(records: Sequence[TumourRecord], low: float, high: float) -> list[list[Row]]:
+def _between(records: Sequence[Record], low: float, high: float) -> list[list[Row]]:
     return [[row for row in record.slice_rows if low < row["diameter_mm"] <= high] for record in records]
 
 
-def by_column(records: Sequence[TumourRecord], column: str, num_resamples: int = 0) -> list[Row]:
+def by_column(records: Sequence[Record], column: str, num_resamples: int = 0) -> list[Row]:
     """Return the main metrics of the cases of each value of a column; numbers are cut into ``GROUPS`` of equal size.
 
     Args:
         records: of all cases.
-        column: of ``TumourRecord.columns``; cases without it are a group of their own.
+        column: of their rows; cases without it are a group of their own.
         num_resamples: see ``summarise_tumours``.
     """
     rows = []
-    for group, members in _groups([record.columns.get(column) for record in records]).items():
+    for group, members in _groups([record.row.get(column) for record in records]).items():
         those = [record for record, own in zip(records, members, strict=True) if own]
         statistics = {
             **overlap_statistics(those),

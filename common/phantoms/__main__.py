@@ -230,19 +230,36 @@ def write_phantoms(
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"with_lesions": testing, "scanner": scanner, "twins": twins, "both_labels": both_labels}
     write = partial(_write_patient, folder, plan, **options)
-    written = Parallel(num_workers, return_as="generator")(delayed(write)(*job) for job in jobs)
-    items = list(tqdm(written, total=len(jobs), desc="phantoms", unit="patient"))
-    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for (split, _), item in zip(jobs, items, strict=True):
-        splits[split].append(item)
     content = {
         "name": plan.name,
         "description": "synthetic, no patients",
         "modality": {str(i): channel for i, channel in enumerate(plan.modality)},
         **({"labels": {"0": "background", "1": "organ", "2": "tumour"}} if both_labels else {}),
-        **splits,
     }
-    write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
+    _write_all(folder, content, jobs, write, num_workers)
+
+
+def _write_all(
+    folder: Path,
+    content: Mapping[str, Any],
+    jobs: Sequence[tuple[Any, ...]],
+    write: Callable[..., dict[str, Any]],
+    num_workers: int,
+) -> None:
+    """Write patients, and ``dataset.json`` with the lists of them behind its ``content``.
+
+    Args:
+        folder: where they go.
+        content: what else ``dataset.json`` says.
+        jobs: arguments of ``write``, the split first.
+        write: writes a patient and returns the item.
+        num_workers: processes.
+    """
+    written = Parallel(num_workers, return_as="generator")(delayed(write)(*job) for job in jobs)
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for (split, *_), item in zip(jobs, tqdm(written, total=len(jobs), desc="phantoms", unit="patient"), strict=True):
+        splits[split].append(item)
+    write_text(folder / "dataset.json", json.dumps({**content, **splits}, indent=1) + "\n")
 
 
 SITES_PHANTOM = "multisite_brain"
@@ -251,19 +268,9 @@ SITES_PHANTOM = "multisite_brain"
 def write_sites(folder: Path, cells: Cells | None, num_workers: int) -> None:
     """Write brains of several sites, with their ``site`` and ``image_label``, and masks of their lesions."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = cases_of(cells)
-    jobs = [(split, *case) for split, cases in splits.items() for case in cases]
-    written = Parallel(num_workers, return_as="generator")(delayed(_write_brain)(folder, *job) for job in jobs)
-    items: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
-    for (split, *_), item in zip(jobs, tqdm(written, total=len(jobs), desc="phantoms", unit="patient"), strict=True):
-        items[split].append(item)
-    content = {
-        "name": "brains of several sites",
-        "description": "synthetic, no patients",
-        "modality": {"0": "T1"},
-        **items,
-    }
-    write_text(folder / "dataset.json", json.dumps(content, indent=1) + "\n")
+    jobs = [(split, *case) for split, cases in cases_of(cells).items() for case in cases]
+    content = {"name": "brains of several sites", "description": "synthetic, no patients", "modality": {"0": "T1"}}
+    _write_all(folder, content, jobs, partial(_write_brain, folder), num_workers)
 
 
 def _write_brain(folder: Path, split: str, site: str, diseased: bool, seed: int) -> dict[str, Any]:

@@ -61,11 +61,9 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], notice
         notice: said first, in a box.
         warning: said next, in a box.
     """
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["cell"] = format_cell
     shown = [s for s in sections if s.text or s.rows or s.pictures]
-    text = environment.get_template("page.html").render(
+    text = rendered(
+        "page.html",
         title=title,
         sections=shown,
         notice=notice,
@@ -73,6 +71,14 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], notice
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(path, text)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a page of one of the templates beside this module; whatever it is given is text, not HTML."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["cell"] = format_cell
+    return environment.get_template(template).render(**values)
 
 
 def versions() -> list[dict[str, str]]:

@@ -3,17 +3,15 @@
 python -m common.report.readings answers.csv readings_key.csv
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import fire
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..files import write_csv, write_text
+from ..files import read_csv, write_csv, write_text
 from .figures import png
-from .page import Picture
+from .page import Picture, rendered
 from .tumours import TumourView, views_figure
 
 KINDS = ("real", "synthetic")
@@ -45,9 +43,7 @@ def write_readings(
         kind, view = chosen[index]
         items.append({"number": number, "picture": Picture("", png(views_figure([view], [""], outlines=False)))})
         key.append({"item": number, "kind": kind, "organ": organ, "case": view.case})
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("readings.html").render(items=items, kinds=KINDS, organs=ORGANS)
+    page = rendered("readings.html", items=items, kinds=KINDS, organs=ORGANS)
     write_text(Path(folder) / "readings.html", page)
     write_csv(Path(folder) / "readings_key.csv", key)
     return len(items)
@@ -66,8 +62,8 @@ def score_readings(answers: str | Path, key: str | Path) -> list[dict[str, float
     Raises:
         ValueError: if an item is answered that the key does not have, or none is.
     """
-    truth = {row["item"]: row for row in _read(key)}
-    said = {row["item"]: row for row in _read(answers)}
+    truth = {row["item"]: row for row in read_csv(key)}
+    said = {row["item"]: row for row in read_csv(answers)}
     if not said or not said.keys() <= truth.keys():
         others = sorted(said.keys() - truth.keys())[:3]
         raise ValueError(f"{answers}: expected answers to items of {key}, got {others or 'none'}.")
@@ -92,11 +88,6 @@ def score_readings(answers: str | Path, key: str | Path) -> list[dict[str, float
 
 def _percent(right: Sequence[bool]) -> float:
     return round(100 * float(np.mean(right)), 1) if right else float("nan")
-
-
-def _read(path: str | Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
 
 
 def main(answers: str, key: str) -> None:

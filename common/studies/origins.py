@@ -26,12 +26,14 @@ from tqdm import tqdm
 
 from ..files import write_csv
 from ..handlers.output import as_seen, spacing_mm
+from ..metrics.lesions import equivalent_diameter
 from ..metrics.radiomics import tumour_features
 from ..metrics.statistics import Row
 from ..metrics.synthesis import pieces_of
 from ..metrics.tumours import EARLY_MM
 from ..report.figures import png
 from ..report.page import Picture, Section, write_page
+from ..transforms.intensity import scale_hu
 from .cases import Configs
 
 CROP, CROP_MM = 32, 48.0
@@ -127,15 +129,15 @@ def early_tumours(configs: Configs, folders: Mapping[str, Path]) -> Tumours:
     features, crops, organs, patients = [], [], [], []
     for number, (organ, folder) in enumerate(folders.items()):
         parser = configs("inference", dataset_dir=str(folder), split="testing", allow_tumours=True)
-        low, high = parser.get_parsed_content("hu_window")
+        window = parser.get_parsed_content("hu_window")
         for patient, item in enumerate(tqdm(parser.get_parsed_content("dataset"), desc=organ, leave=False)):
             seen, mm = as_seen(item, ("image", "label")), spacing_mm(item["label"])
             for box, piece in pieces_of(seen["label"] > 0):
-                if np.cbrt(6 * piece.sum() * np.prod(mm) / np.pi) > EARLY_MM:
+                if equivalent_diameter(piece.sum() * np.prod(mm), 3) > EARLY_MM:
                     continue
                 image = seen["image"][box]
                 features.append(list(tumour_features(image, piece, mm).values()))
-                crops.append(_crop(np.where(piece, 2 * (image - low) / (high - low) - 1, -1.0), mm))
+                crops.append(_crop(np.where(piece, scale_hu(torch.from_numpy(image.copy()), window), -1.0), mm))
                 organs.append(number)
                 patients.append(1000 * number + patient)
     return Tumours(np.array(features), torch.stack(crops), np.array(organs), np.array(patients))

@@ -1,6 +1,5 @@
 """Trainings compared: one network taught by other data or in other ways, several seeds each, on the same patients."""
 
-import csv
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from ..files import write_csv
+from ..files import read_csv, write_csv
 from ..metrics.intervals import with_interval
-from ..metrics.statistics import Row, Statistic, difference, mean_of
-from ..metrics.tumours import TumourRecord, tumour_statistics
+from ..metrics.statistics import Record, Row, Statistic, difference, mean_of
+from ..metrics.tumours import tumour_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
 from .tables import NUM_BOOTSTRAPS, on_page
@@ -178,19 +177,17 @@ def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int,
             run(name, "inference", "evaluate", dataset_dir=folder / test, **options)
 
 
-def records_of(folder: Path) -> list[TumourRecord]:
+def records_of(folder: Path) -> list[Record]:
     """Return the records of an evaluation from its tables."""
     rows = _read(folder / "per_patient.csv")
     tumours = _read(folder / "per_tumour.csv") if (folder / "per_tumour.csv").is_file() else []
     return [
-        TumourRecord(row["case"], row["patient"], row, [one for one in tumours if one["case"] == row["case"]])
-        for row in rows
+        Record(row["case"], row["patient"], row, [one for one in tumours if one["case"] == row["case"]]) for row in rows
     ]
 
 
 def _read(path: Path) -> list[Row]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: _number(value) for name, value in row.items()} for row in read_csv(path)]
 
 
 def _number(value: str) -> float | str:
@@ -200,7 +197,7 @@ def _number(value: str) -> float | str:
         return value
 
 
-def compare(found: Mapping[str, Sequence[Sequence[TumourRecord]]], num_bootstraps: int) -> list[Row]:
+def compare(found: Mapping[str, Sequence[Sequence[Record]]], num_bootstraps: int) -> list[Row]:
     """Return the table: a row an arm, with intervals, and with what the last one is ahead of it.
 
     Args:

@@ -75,27 +75,34 @@ class SynthesisPrepareBatch(PrepareBatch):
         """
         plain = (convert_to_tensor(batchdata[key], track_meta=False) for key in ("image", "label"))
         image, label = (tensor.to(device, non_blocking=non_blocking) for tensor in plain)
-        healthy = torch.as_tensor(batchdata.get("healthy", [False] * len(image))).tolist()
-        seeds = {}
-        for index in [index for index, well in enumerate(healthy) if well]:
-            entropy = [self.seed, self.epoch, zlib.crc32(str(batchdata["case"][index]).encode())]
-            whether, seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
-            if whether < self.share * 2**32:
-                seeds[index] = seed
+        seeds = self._seeds(batchdata, len(image))
         if not seeds:
             return image, label
         image, label, where = image.clone(), label.clone(), list(seeds)
-        paths = [self._path(batchdata["case"][index]) for index in where] if self.pool_dir else []
-        if paths and all(path.is_file() for path in paths):
-            kept = [read_data(path, "an image of a pool") for path in paths]
+        paths = [self._path(batchdata["case"][index]) for index in where]
+        if all(path is not None and path.is_file() for path in paths):
+            kept = [read_data(str(path), "an image of a pool") for path in paths]
             image[where], label[where] = (torch.stack([x[key] for x in kept]).to(image) for key in ("image", "label"))
             return image, label
         hu, organs = unscale_hu(image[where], self.window), label[where] == ORGAN
         made, tumours = self.insert(hu, organs, list(seeds.values()), self.network)
         image[where], label[where] = scale_hu(made, self.window), torch.where(tumours, TUMOUR, label[where])
-        for path, *pair in zip(paths, image[where].cpu(), label[where].cpu(), strict=bool(paths)):
-            save_atomically(dict(zip(("image", "label"), pair, strict=True)), path)
+        for path, index in zip(paths, where, strict=True):
+            if path is not None:
+                save_atomically({"image": image[index].cpu().clone(), "label": label[index].cpu().clone()}, path)
         return image, label
 
-    def _path(self, case: str) -> Path:
-        return (self.pool_dir or Path()) / f"{case}_seed{self.seed}_epoch{self.epoch}.pt"
+    def _seeds(self, batchdata: Mapping[str, Any], count: int) -> dict[int, int]:
+        """Return the seed of each image that is given tumours, by its place in the batch."""
+        healthy = torch.as_tensor(batchdata.get("healthy", [False] * count)).tolist()
+        seeds = {}
+        for index in (index for index, well in enumerate(healthy) if well):
+            entropy = [self.seed, self.epoch, zlib.crc32(str(batchdata["case"][index]).encode())]
+            whether, seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
+            if whether < self.share * 2**32:
+                seeds[index] = seed
+        return seeds
+
+    def _path(self, case: str) -> Path | None:
+        """Return where an image with tumours is kept, None where there is no pool."""
+        return None if self.pool_dir is None else self.pool_dir / f"{case}_seed{self.seed}_epoch{self.epoch}.pt"

@@ -68,9 +68,9 @@ def intensity_range(
     Args:
         image: shape (C, *spatial), background 0.
         normalize: ``volume`` takes 0 and a percentile of the voxels above 0, ``brain`` also their percentile as far
-            from 0, as 2 for 98, in place of 0, ``range`` the lowest and the highest
-            value, for films of any depth, ``none`` 0 and 1, for images that are scaled already, and two numbers
-            themselves, for instance a window in HU.
+            from 0, as 2 for 98, in place of 0, ``range`` the lowest and the highest value, for films of any depth,
+            ``none`` 0 and 1, for images that are scaled already, and two numbers themselves, for instance a window in
+            HU.
         percentile: in [0, 100].
 
     Raises:
@@ -88,11 +88,11 @@ def intensity_range(
         raise ValueError(f"normalize must be 'volume', 'brain', 'range', 'none' or two intensities, got {normalize!r}.")
     low, high = 0 * ones, ones.clone()
     for channel, voxels in enumerate(convert_to_numpy(image)):
-        if (voxels > 0).any():
-            lowest, highest = np.percentile(voxels[voxels > 0], (100 - percentile, percentile))
-            high[channel] = float(highest)
-            if normalize == "brain" and lowest < highest:
-                low[channel] = float(lowest)
+        inside = voxels[voxels > 0]
+        if len(inside):
+            high[channel] = float(np.percentile(inside, percentile))
+            if normalize == "brain" and (lowest := float(np.percentile(inside, 100 - percentile))) < high[channel]:
+                low[channel] = lowest
     return low, high
 
 
