@@ -14,6 +14,7 @@ import fire
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
 from common.studies.origins import origins_study
+from common.studies.painted import write_painted
 from common.studies.segmentation import segmentation_study
 from common.studies.training import training_study
 
@@ -28,8 +29,17 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 
 
+REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted}
+"""Data sets that are made of real ones, by the name that plans have for them."""
+
+
 def study(
-    bundle: str, output_dir: str | None = None, num_workers: int = 2, plan: str = "study", **options: Any
+    bundle: str,
+    output_dir: str | None = None,
+    num_workers: int = 2,
+    plan: str = "study",
+    real_dir: str | None = None,
+    **options: Any,
 ) -> None:
     """Write the tables as CSV, and ``report.html``.
 
@@ -38,9 +48,10 @@ def study(
         output_dir: default ``work/<bundle>/<plan>`` in the repository.
         plan: which of the recipe's; ``study`` is the main one, others are in ``studies`` by their names.
         num_workers: processes that draw phantoms.
+        real_dir: folder of the real data that a plan's data sets are made of.
         options: of ``detection_study``, ``segmentation_study``, ``training_study``, ``origins_study``: ``--tune True``
             of a study of anomaly maps compares settings on validation patients, ``--num_members 100`` is for the study
-            of segmentations; ``--num_rows 3``, with ``--num_patients 2`` or ``--num_seeds 1``, or
+            of segmentations; ``--num_rows 3`` or, of trainings, ``--rows 0,4``, with ``--num_patients 2`` or ``--num_seeds 1``, or
             ``--num_repeats 1``, makes them short.
     """
     recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / plan).resolve()
@@ -48,10 +59,31 @@ def study(
     kind = fields.pop("kind")
     data = fields["data"] if "data" in fields else patients_of(fields.pop("patients"))
     for name, patients in data.items():
-        if not (folder / name / "dataset.json").is_file():
-            given = {"phantom": recipe.phantom, **patients}
+        if (folder / name / "dataset.json").is_file():
+            continue
+        given = {"phantom": recipe.phantom, **patients}
+        if "real" in given:
+            write_real(given.pop("real"), real_dir, folder / name, **{k: v for k, v in given.items() if k != "phantom"})
+        else:
             run_module("common.phantoms", given.pop("phantom"), dst=folder / name, num_workers=num_workers, **given)
     KINDS[kind](bundle, run_bundle if kind == "training" else partial(bundle_parser, bundle), fields, folder, **options)
+
+
+def write_real(kind: str, real_dir: str | None, dst: Path, **options: Any) -> None:
+    """Write a data set that is made of a real one.
+
+    Args:
+        kind: one of ``REAL``.
+        real_dir: folder of the real one.
+        dst: folder of the new one.
+        options: of the function that writes it.
+
+    Raises:
+        ValueError: if no real data set is given.
+    """
+    if real_dir is None:
+        raise ValueError(f"this plan is about real data: expected --real_dir, a folder with dataset.json, for {kind}.")
+    REAL[kind](real_dir, str(dst), **options)
 
 
 def patients_of(patients: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

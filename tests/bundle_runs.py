@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 
+import nibabel as nib
 import numpy as np
 
 from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
 from common.data.files import SaveMapsd
 from common.data.listing import case_name
+from common.files import read_csv
 from common.sequences import SEQUENCES
 
 BUNDLES = bundle_names()
@@ -42,11 +44,54 @@ def baselines(bundle):
 
 
 def outputs(bundle, *overlays):
-    """Return what is said of a case: the endings of its files."""
+    """Return what is said of a case: the endings of its files, none where it has a row of ``predictions.csv``."""
     parser = bundle_parser(bundle, "inference", *overlays)
     transforms = parser.get_parsed_content("postprocessing").transforms
-    (saving,) = (each for each in transforms if isinstance(each, SaveMapsd))
-    return [saver.folder_layout.postfix for saver in saving.savers.values()]
+    saving = [each for each in transforms if isinstance(each, SaveMapsd)]
+    return [saver.folder_layout.postfix for each in saving for saver in each.savers.values()]
+
+
+def predictions(folder):
+    """Return what is said of cases as whole: by name, probabilities, distances, and the class that is nearest."""
+    if not (folder / "predictions.csv").is_file():
+        return {}
+    numbers = ("probability", "distance", "nearest")
+    return {
+        row["case"]: np.array([float(value) for name, value in row.items() if name.startswith(numbers)])
+        for row in read_csv(folder / "predictions.csv")
+    }
+
+
+def cases_done(folder):
+    """Return the names of the cases of which a run has said something."""
+    return {path.name for path in folder.iterdir() if path.is_dir()} | set(predictions(folder))
+
+
+def assert_outputs(bundle, folder, case, image):
+    """Fail if a case does not have all results, finite and on the grid of its image."""
+    names, source = outputs(bundle), nib.load(image)
+    if not names:
+        assert np.isfinite(predictions(folder)[case]).all()
+        return
+    for name in names:
+        result = nib.load(folder / case / f"{case}_{name}.nii.gz")
+        assert result.shape[:3] == source.shape[:3]
+        np.testing.assert_allclose(result.affine, source.affine, atol=1e-3)
+        assert np.isfinite(result.get_fdata()).all()
+        assert result.get_fdata().any() or name == "mask", name
+    assert (folder / case / f"{case}_overlay.png").stat().st_size > 5000
+
+
+def assert_same(bundle, ours, theirs):
+    """Fail if two runs have not said the same of the same cases."""
+    paths = [path.relative_to(ours) for path in sorted(ours.rglob("*.nii.gz"))]
+    assert bool(paths) == bool(outputs(bundle))
+    for path in paths:
+        np.testing.assert_array_equal(nib.load(ours / path).get_fdata(), nib.load(theirs / path).get_fdata())
+    first, second = predictions(ours), predictions(theirs)
+    assert first.keys() == second.keys()
+    for case, numbers in first.items():
+        np.testing.assert_array_equal(numbers, second[case])
 
 
 def run_bundle(bundle, *configs, run_id="run", processes=0, cwd=ROOT, root=None, **options):

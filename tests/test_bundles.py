@@ -6,6 +6,7 @@ import json
 import re
 from pydoc import locate
 
+import numpy as np
 import pytest
 import torch
 from bundle_runs import outputs
@@ -34,6 +35,7 @@ OVERLAYS = {
     "paper": ["train", "inference"],
     "regression": ["inference"],
     "segmentation": ["inference"],
+    "slices": ["train", "inference"],
     "sweep": ["inference"],
 }
 MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}
@@ -357,6 +359,8 @@ def test_the_demo_has_the_cases_that_the_recipe_says(bundle):
     for overlay in verify_bundle.settings(bundle):
         demo, sizes = read(bundle / "demo" / overlay / "dataset.json"), recipe_of(bundle.name, overlay).demo
         there = [len(demo[split]) for split in ("training", "validation", "testing")]
+        if "cells" in sizes:  # healthy and diseased ones of each site
+            sizes = {split: np.sum(list(cells.values())) for split, cells in sizes["cells"].items()}
         assert there == [sizes["training"], sizes["validation"], sizes["testing"] + sizes.get("healthy_testing", 0)]
 
 

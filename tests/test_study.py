@@ -35,7 +35,7 @@ def test_each_bundle_has_a_study_of_a_kind_that_is_known(bundle):
     study = STUDIES[bundle]
     assert study["kind"] in KINDS
     patients = study.get("data", {"": study.get("patients")}).values()
-    assert any(each.get("testing", 0) > 0 for each in patients)
+    assert any(each.get("testing", 0) > 0 or each.get("cells", {}).get("testing") for each in patients)
 
 
 @pytest.mark.parametrize("bundle", [*of_kind("detection"), *of_kind("segmentation")])
@@ -69,15 +69,20 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
         assert (inferer.num_samples > 1) == (draws.compared > 1)
 
 
+def learns_from(data):
+    """Return what there is to learn from in a data set: patients, or cells of sites."""
+    return data.get("cells", data)["training"]
+
+
 @pytest.mark.parametrize(("bundle", "plan"), TRAININGS)
 def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
     plan = TrainingPlan(**{key: value for key, value in plan.items() if key != "kind"})
-    known = bundle_parser(bundle, "train").config
+    known = bundle_parser(bundle, "train", *plan.overlays).config
     arms = [Arm(**arm) for arm in plan.arms]
     assert len({folder_of(ROOT, arm.name) for arm in arms} | set(plan.data)) == len(arms) + len(plan.data)
     for arm in arms:
         assert {arm.train, *arm.tests} <= plan.data.keys()
-        assert plan.data[arm.train]["training"] > 0
+        assert learns_from(plan.data[arm.train])
         assert {*arm.settings, *plan.settings} <= known.keys()
     assert plan.evaluation.keys() <= bundle_parser(bundle, "inference").config.keys()
     assert {arm.synthesizer for arm in arms} - {""} == set(plan.synthesizers)
@@ -85,4 +90,4 @@ def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
         theirs = bundle_parser(each.bundle, "train").config
         assert f"train_{each.part}" in theirs
         assert each.settings.keys() <= theirs.keys()
-        assert plan.data[each.train]["training"] > 0
+        assert learns_from(plan.data[each.train])

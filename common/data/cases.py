@@ -58,6 +58,7 @@ def list_cases(
     organ_path: str | None = None,
     organ_labels: int | Sequence[int] | None = None,
     lesions: bool = True,
+    num_classes: int = 2,
 ) -> list[dict[str, Any]]:
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
 
@@ -65,10 +66,11 @@ def list_cases(
     head, as a NIfTI's affine gives them. ``remarks`` is what is unusual in a case that can be used, in words.
 
     Args:
-        dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), one file, or a folder of
-            files, of DICOM series and of such folders. Without ``dataset.json`` all images are cases of any split;
-            their masks are beside them, ``<case>_liver`` or ``<case>_organ``, ``<case>_label``, ``<case>_wanted``. For
-            MR, files of a folder whose names differ in the sequence are the channels of one case, see ``sequence_in``.
+        dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), a CSV, see ``data.sites``,
+            one file, or a folder of files, of DICOM series and of such folders. Without ``dataset.json`` all images are
+            cases of any split; their masks are beside them, ``<case>_liver`` or ``<case>_organ``, ``<case>_label``,
+            ``<case>_wanted``. For MR, files of a folder whose names differ in the sequence are the channels of one
+            case, see ``sequence_in``.
         split: ``training``, ``validation`` or ``testing``, or another list of ``dataset.json``.
         organ_source: ``file`` demands an organ mask for each case, ``network`` and ``totalsegmentator`` ignore those
             there are, ``auto`` takes what there is.
@@ -85,6 +87,7 @@ def list_cases(
         organ_path: an organ mask for all cases, instead of those that they have.
         organ_labels: values of organ masks that are the organ, for masks of several; None takes 1.
         lesions: false refuses cases whose labels show some.
+        num_classes: that an ``image_label`` may be of.
 
     Raises:
         FileNotFoundError: if there is no case at all.
@@ -115,7 +118,7 @@ def list_cases(
             item.pop("organ", None)
         with record.recording(item["case"], "checking its files"):
             _refuse_item(item, twins, organ_source)
-            expected = (sequences, label_values, voxel_mm, organ_labels, lesions)
+            expected = (sequences, label_values, voxel_mm, organ_labels, lesions, num_classes)
             remarks = check_item(item, modality, *expected) if check else []
             for remark in remarks:
                 logger.warning(f"{item['case']}: {printable(remark, 400)}.")
@@ -155,11 +158,12 @@ def check_item(
     voxel_mm: Sequence[float] | None = None,
     organ_labels: int | Sequence[int] | None = None,
     lesions: bool = True,
+    num_classes: int = 2,
 ) -> list[str]:
     """Check the files of a case and return what is unusual in them, a clause for each thing, see ``list_cases``.
 
     Raises:
-        BadFileError: for the first file that cannot be used, a class that is not 0 or 1, or a point elsewhere.
+        BadFileError: for the first file that cannot be used, another class than there are, or a point elsewhere.
     """
     images = [Path(image) for image in ensure_tuple(item["image"])]
     shape, affine, remarks = READERS[modality](images, item, sequences, voxel_mm)
@@ -189,8 +193,9 @@ def check_item(
         _check_tags(item["slice_labels"], shape, affine)
     if item.get("point") is not None and not _lies_within(item["point"], shape, affine):
         raise BadFileError(f"{images[0]}: expected a point in the image, x, y and z in mm, got {item['point']!r}.")
-    if item.get("image_label") not in (None, 0, 1):
-        raise BadFileError(f"{images[0]}: expected an image_label of 0 or 1, got {item['image_label']!r}.")
+    if item.get("image_label") not in (None, *range(num_classes)):
+        classes = "0 or 1" if num_classes == 2 else f"0 to {num_classes - 1}"
+        raise BadFileError(f"{images[0]}: expected an image_label of {classes}, got {item['image_label']!r}.")
     return remarks
 
 

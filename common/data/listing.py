@@ -16,6 +16,7 @@ from ..transforms.channels import FILMS, image_stem
 from .dicom import holds_dicom
 from .names import twins_of
 from .reading import is_film
+from .sites import items_of_table
 
 NIFTI = (".nii", ".nii.gz")
 OTHER_IMAGES = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".dcm", ".ima", ".tif")
@@ -51,6 +52,9 @@ def found_items(
         raise FileNotFoundError(f"{source}: expected a data set, a folder or a file, got nothing there.")
     if (source / "dataset.json").is_file():
         return _items_of_dataset(source / "dataset.json", split, sequences, label_values, regions)
+    if source.suffix.lower() == ".csv":
+        listed = items_of_table(source)
+        return [_named(item) for item in listed if item.get("split", split) == split]
     if source.is_file():
         item = {**_with_masks(source), "case": image_stem(source)}
         return [_named(_with_sequences(item, sequences, None) if modality == "mr" and sequences else item)]

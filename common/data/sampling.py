@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import ignite.distributed as idist
 import numpy as np
 from torch.utils.data import Sampler
 
@@ -27,7 +28,6 @@ class SiteBatchSampler(Sampler[list[int]]):
         draw: ``random`` cases, or of all ``cells`` (class, and target or not) in turn, which is called class-aware.
         with_target: put a target case of each class, in their order, behind each batch.
         seed: of the draws.
-        rank: of the process.
 
     Raises:
         ValueError: if ``draw`` is unknown, there is no case, or a class that the target does not have.
@@ -42,7 +42,6 @@ class SiteBatchSampler(Sampler[list[int]]):
         draw: str = "random",
         with_target: bool = True,
         seed: int = 0,
-        rank: int = 0,
     ) -> None:
         if draw not in DRAWS:
             raise ValueError(f"draw must be one of {', '.join(DRAWS)}, got {draw!r}.")
@@ -50,7 +49,7 @@ class SiteBatchSampler(Sampler[list[int]]):
             raise ValueError("expected cases to draw from, got none.")
         self.labels, self.targets = np.asarray(labels), np.asarray(targets, dtype=bool)
         self.batch_size, self.num_batches, self.draw, self.with_target = batch_size, num_batches, draw, with_target
-        self.seed, self.rank, self.epoch = seed, rank, 1
+        self.seed, self.epoch = seed, 1
         self.classes = sorted(set(self.labels.tolist()))
         missing = [k for k in self.classes if not (self.targets & (self.labels == k)).any()]
         if with_target and missing:
@@ -62,7 +61,7 @@ class SiteBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of the epoch."""
-        random = np.random.default_rng([self.seed, self.epoch, self.rank])
+        random = np.random.default_rng([self.seed, self.epoch, idist.get_rank()])
         cells = [np.flatnonzero(own) for own in self._cells() if own.any()]
         for number in range(self.num_batches):
             if self.draw == "random":

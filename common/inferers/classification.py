@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
-from torch import Tensor
+from monai.visualize import GradCAM
+from torch import Tensor, nn
 
 from .models import finite
 
@@ -55,3 +57,45 @@ class LatentInferer(Inferer):
     def threshold_warning(self, network: Any) -> str:
         """Return nothing: classes have no threshold."""
         return ""
+
+
+class Evidence:
+    """Show where in an image the class that is called is seen: Grad-CAM of the logits.
+
+    The encoder's gradient is that of the classifier's logits, also where it was not trained with that.
+
+    Source: Selvaraju et al. 2017, "Grad-CAM", https://arxiv.org/abs/1610.02391, by MONAI.
+
+    Args:
+        network: the container.
+        layer: of the encoder, whose activations are weighed.
+        part: name of the ``LatentClassifier`` in the container.
+    """
+
+    def __init__(self, network: Any, layer: str = "high.0", part: str = "classifier") -> None:
+        self.network, self.layer, self.part = network, layer, part
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return a map of shape (*spatial) from 0 to 1, its highest value; 0 everywhere if nothing speaks for it.
+
+        Args:
+            image: on the network's grid, shape (C, *spatial).
+        """
+        part = self.network.get_submodule(self.part)
+        cam = GradCAM(_Logits(part), f"encoder.{self.layer}", postprocessing=lambda x: x)
+        device = next(part.parameters()).device
+        batch = convert_to_tensor(image, track_meta=False, dtype=torch.float32, device=device)[None]
+        with torch.enable_grad():
+            seen = torch.as_tensor(cam(batch))[0, 0].detach()
+        return seen / seen.max().clamp(min=1e-12)
+
+
+class _Logits(nn.Module):
+    """The logits alone, with a gradient that reaches the encoder."""
+
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self.encoder, self.classifier = part.encoder, part.classifier
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.classifier(F.normalize(self.encoder(image).float(), eps=1e-6))

@@ -1,9 +1,10 @@
 """Confidence intervals by resampling patients."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from .statistics import Row, Statistic
 
@@ -27,27 +28,29 @@ def patient_bootstrap(
         seed: of the draws.
 
     Returns:
-        Low and high, NaN for fewer than two patients.
+        Low and high, NaN for fewer than two patients, or of a statistic that is NaN.
     """
     _, owner = np.unique([str(patient) for patient in patients], return_inverse=True)
     count = owner.max() + 1 if len(owner) else 0
-    if count < 2:
+    if count < 2 or np.isnan(statistic(np.ones(len(owner)))):
         return float("nan"), float("nan")
-    drawn = bootstrap(
-        (np.arange(count),),
-        lambda chosen: statistic(np.bincount(chosen, minlength=count)[owner].astype(np.float64)),
-        n_resamples=num_resamples,
-        vectorized=False,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).bootstrap_distribution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # of statistics that are the same in all draws
+        drawn = bootstrap(
+            (np.arange(count),),
+            lambda chosen: statistic(np.bincount(chosen, minlength=count)[owner].astype(np.float64)),
+            n_resamples=num_resamples,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
     low, high = np.nanpercentile(drawn, [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)
 
 
 def with_interval(name: str, statistic: Statistic, patients: Sequence[Hashable], num_resamples: int = 1000) -> Row:
     """Return a number and its 95 % interval over patients, as ``name``, ``name_low`` and ``name_high``."""
-    low, high = patient_bootstrap(patients, statistic, num_resamples)
+    low, high = _interval(patients, statistic, num_resamples)
     return {name: statistic(np.ones(len(patients))), f"{name}_low": low, f"{name}_high": high}
 
 
@@ -63,6 +66,10 @@ def rows_with_intervals(
     """
     rows = []
     for name, statistic in statistics.items():
-        low, high = patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (np.nan, np.nan)
+        low, high = _interval(patients, statistic, num_resamples)
         rows.append({"metric": name, "value": statistic(np.ones(len(patients))), "low": low, "high": high})
     return rows
+
+
+def _interval(patients: Sequence[Hashable], statistic: Statistic, num_resamples: int) -> tuple[float, float]:
+    return patient_bootstrap(patients, statistic, num_resamples) if num_resamples else (float("nan"), float("nan"))

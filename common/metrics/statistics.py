@@ -78,6 +78,17 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     return lambda weights: float(np.mean([statistic(weights) for statistic in statistics]))
 
 
+def within(statistic: Statistic, inside: Sequence[bool]) -> Statistic:
+    """Return the number of some cases, as one of all cases; NaN where none of them counts.
+
+    Args:
+        statistic: of those cases.
+        inside: whether each case is one of them.
+    """
+    own = np.asarray(inside, dtype=bool)
+    return lambda weights: statistic(weights[own]) if weights[own].any() else float("nan")
+
+
 def difference(ours: Statistic, theirs: Statistic) -> Statistic:
     """Return what ours is ahead of theirs, patients drawn alike."""
     return lambda weights: ours(weights) - theirs(weights)

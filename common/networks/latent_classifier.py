@@ -1,5 +1,6 @@
 """A classifier of vectors on the unit sphere, in which each class has a centre."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,6 +88,7 @@ def image_encoder(
     in_channels: int = 1,
     embedding_dim: int = 128,
     hidden_dim: int = 1024,
+    num_blocks: Sequence[int] = (5, 10, 5),
     width: float = 1.0,
     dropout: float = 0.2,
     padding: str = "valid",
@@ -99,6 +101,7 @@ def image_encoder(
         in_channels: of the images.
         embedding_dim: length of the vectors.
         hidden_dim: of ``inception_resnet``.
+        num_blocks: of ``inception_resnet``.
         width: of ``inception_resnet``.
         dropout: of ``inception_resnet`` and ``densenet121``.
         padding: of ``inception_resnet``.
@@ -109,8 +112,8 @@ def image_encoder(
     norm = ("instance", {"affine": True})
     match encoder:
         case "inception_resnet":
-            sizes: dict[str, Any] = {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim, "width": width}
-            return InceptionResNetV1(spatial_dims, in_channels, **sizes, dropout=dropout, padding=padding)
+            options: dict[str, Any] = {"width": width, "dropout": dropout, "padding": padding}
+            return InceptionResNetV1(spatial_dims, in_channels, embedding_dim, hidden_dim, num_blocks, **options)
         case "densenet121":
             return DenseNet121(spatial_dims, in_channels, embedding_dim, norm=norm, dropout_prob=dropout)
         case "resnet18":

@@ -181,6 +181,7 @@ def write_phantoms(
     twins: bool = False,
     both_labels: bool = False,
     cells: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
+    cohort: int = 0,
     num_workers: int = 1,
 ) -> None:
     """Write images of patients who do not exist, with masks, and ``dataset.json``.
@@ -207,13 +208,14 @@ def write_phantoms(
         both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, and there is no mask of the organ.
         cells: of ``multisite_brain``, how many healthy and diseased cases there are, by split and site, as
             ``{"training": {"S1": [16, 55]}}``; the paper's by default.
+        cohort: of ``multisite_brain``, which patients; cohorts share none.
         num_workers: processes.
 
     Raises:
         ValueError: if there is no such phantom, or no such scanner, or its labels have no organ.
     """
     if phantom == SITES_PHANTOM:
-        write_sites(Path(dst), cells, num_workers)
+        write_sites(Path(dst), cells, cohort, num_workers)
         return
     if phantom not in PHANTOMS:
         raise ValueError(f"phantom must be one of {', '.join([*PHANTOMS, SITES_PHANTOM])}, got {phantom!r}.")
@@ -265,10 +267,10 @@ def _write_all(
 SITES_PHANTOM = "multisite_brain"
 
 
-def write_sites(folder: Path, cells: Cells | None, num_workers: int) -> None:
+def write_sites(folder: Path, cells: Cells | None, cohort: int, num_workers: int) -> None:
     """Write brains of several sites, with their ``site`` and ``image_label``, and masks of their lesions."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(split, *case) for split, cases in cases_of(cells).items() for case in cases]
+    jobs = [(split, *case) for split, cases in cases_of(cells, cohort).items() for case in cases]
     content = {"name": "brains of several sites", "description": "synthetic, no patients", "modality": {"0": "T1"}}
     _write_all(folder, content, jobs, partial(_write_brain, folder), num_workers)
 

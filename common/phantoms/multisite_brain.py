@@ -139,11 +139,12 @@ Cells = Mapping[str, Mapping[str, Sequence[int]]]
 """By split and site, how many healthy and how many diseased cases there are."""
 
 
-def cases_of(cells: Cells | None = None) -> dict[str, list[tuple[str, bool, int]]]:
+def cases_of(cells: Cells | None = None, cohort: int = 0) -> dict[str, list[tuple[str, bool, int]]]:
     """Return the cases of each split: site, whether diseased, and a seed that no other case of the site has.
 
     Args:
         cells: how many there are; None takes those of ``SITES``, the paper's.
+        cohort: of the patients; cohorts share none.
 
     Raises:
         ValueError: if there is no such split or site.
@@ -159,7 +160,7 @@ def cases_of(cells: Cells | None = None) -> dict[str, list[tuple[str, bool, int]
         )
     return {
         split: [
-            (site, bool(diseased), 100_000 * (number + 1) + 10_000 * diseased + i)
+            (site, bool(diseased), 1_000_000 * cohort + 100_000 * (number + 1) + 10_000 * diseased + i)
             for site, counts in wanted.get(split, {}).items()
             for diseased, count in enumerate(counts)
             for i in range(count)

@@ -2,32 +2,43 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
+from monai.utils import ensure_tuple
 
+from ..checkpoints import read_data, read_weights, save_atomically
 from ..files import read_csv, write_csv
+from ..metrics.classification import ClassRecord, class_statistics, examine_class
 from ..metrics.intervals import with_interval
-from ..metrics.statistics import Record, Row, Statistic, difference, mean_of
+from ..metrics.statistics import Record, Row, Statistic, difference, mean_of, within
 from ..metrics.tumours import tumour_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
 from .tables import NUM_BOOTSTRAPS, on_page
 
-METRICS = {
-    "dsc": "DSC",
-    "nsd": "NSD at 2 mm",
-    "early": "sensitivity, tumours of at most 20 mm",
-    "early_10_percent": "sensitivity, tumours of at most 20 mm, 10% covered",
-    "found": "sensitivity, all tumours",
-    "false_positives": "false positives a scan",
-}
-"""Columns of the table."""
 
-COMPARED = ("dsc", "nsd", "early")
-"""Those that have a column for what the last arm is ahead."""
+class Measures(NamedTuple):
+    """What is measured of a test.
+
+    Attributes:
+        titles: of the columns, by their names.
+        compared: names of those that have a column for what the last arm is ahead.
+        statistics: of the records of a test, by title.
+        records: those of all cases, from the folder that an evaluation has written.
+        configs: names of the configs that evaluate.
+    """
+
+    titles: Mapping[str, str]
+    compared: Sequence[str]
+    statistics: Callable[[Sequence[Any]], Mapping[str, Statistic]]
+    records: Callable[[Path], list[Any]]
+    configs: Sequence[str]
+
 
 Run = Callable[..., None]
 """Runs a bundle: (its name, names of configs, later ones over earlier ones, and keys that are set)."""
@@ -79,6 +90,11 @@ class TrainingPlan(NamedTuple):
         evaluation: keys of ``inference.json``.
         seeds: trainings of each arm.
         synthesizers: see ``Synthesizer``, by name.
+        seeded: keys of both that are the seed.
+        groups: of cases that are told apart by class, pairs of site and class by the group's name; a class of null is
+            all. Without groups tumours are measured.
+        last: try the last epoch of each training, too, in a row of its own.
+        overlays: names of configs over ``train.json`` and ``inference.json``.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -87,6 +103,10 @@ class TrainingPlan(NamedTuple):
     evaluation: Mapping[str, Any] = {}
     seeds: int = 3
     synthesizers: Mapping[str, Mapping[str, Any]] = {}
+    seeded: Sequence[str] = ("seed",)
+    groups: Mapping[str, Sequence[Sequence[Any]]] = {}
+    last: bool = False
+    overlays: Sequence[str] = ()
 
 
 def training_study(
@@ -95,6 +115,7 @@ def training_study(
     plan: Mapping[str, Any],
     folder: Path,
     num_rows: int | None = None,
+    rows: Sequence[int] | None = None,
     num_seeds: int | None = None,
     num_bootstraps: int = NUM_BOOTSTRAPS,
     num_jobs: int = 1,
@@ -107,39 +128,51 @@ def training_study(
         plan: see ``TrainingPlan``.
         folder: with the data sets; each training has a folder in it.
         num_rows: arms, the first ones; all by default.
+        rows: numbers of the arms instead, from 0.
         num_seeds: of each arm, at the most.
         num_bootstraps: of the intervals.
         num_jobs: trainings at once.
     """
     fields = TrainingPlan(**plan)
-    arms = [Arm(**arm) for arm in fields.arms[:num_rows]]
+    chosen = fields.arms[:num_rows] if rows is None else [fields.arms[row] for row in ensure_tuple(rows)]
+    arms = [Arm(**arm) for arm in chosen]
     seeds = {arm.name: range(min(arm.seeds or fields.seeds, num_seeds or fields.seeds)) for arm in arms}
     at_once = Parallel(num_jobs, prefer="threads")
     wanted = dict.fromkeys(arm.synthesizer for arm in arms if arm.synthesizer)
     made = {each: Synthesizer(**fields.synthesizers[each]) for each in wanted}
     at_once(delayed(_train_synthesizer)(run, made[each], folder, folder_of(folder, each)) for each in made)
-    jobs = [delayed(_train_and_try)(name, run, fields, arm, seed, folder) for arm in arms for seed in seeds[arm.name]]
-    at_once(jobs)
+    measures = class_measures(fields.groups) if fields.groups else TUMOURS
+    if set(fields.seeded) != {"seed"}:
+        num_bootstraps = 0  # seeds have patients of their own
+    train_and_try = partial(_train_and_try, name, run, fields, measures)
+    jobs = [(arm, seed) for seed in range(max(map(len, seeds.values()))) for arm in arms if seed in seeds[arm.name]]
+    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs)
     table: list[Row] = []
     for test in dict.fromkeys(test for arm in arms for test in arm.tests):
-        found = {
-            arm.name: [records_of(folder_of(folder, arm.name, seed) / test) for seed in seeds[arm.name]]
-            for arm in arms
-            if test in arm.tests
-        }
-        table += [{"test": test, **row} for row in compare(found, num_bootstraps)]
+        tried = [arm for arm in arms if test in arm.tests]
+        for epoch in ["", LAST] if fields.last else [""]:
+            found = {
+                arm.name + epoch: [
+                    measures.records(folder_of(folder, arm.name, seed) / f"{test}{epoch}") for seed in seeds[arm.name]
+                ]
+                for arm in tried
+            }
+            table += [{"test": test, **row} for row in compare(found, measures, num_bootstraps)]
     write_csv(folder / "study.csv", table)
     sections = [
         Section(test, [EXPLANATION], [on_page(row) for row in table if row["test"] == test])
         for test in dict.fromkeys(row["test"] for row in table)
     ]
-    write_page(folder / "report.html", f"Study of {name} on phantoms", sections, "Synthetic images, no patients.")
+    write_page(folder / "report.html", f"Study of {name}", sections, NOTICE)
     print(f"report: {folder / 'report.html'}")
 
 
+LAST = ", last epoch"
+NOTICE = "Trainings of networks, for research. Phantoms are synthetic images, no patients."
+
 EXPLANATION = (
     "Patients that nothing was trained on; means over seeds, 95 % intervals over patients; std: over the seeds. "
-    "Differences: the last row minus this one, patients drawn alike."
+    "Differences: the last arm minus this one, patients drawn alike."
 )
 
 
@@ -163,18 +196,30 @@ def _train_synthesizer(run: Run, synthesizer: Synthesizer, folder: Path, own: Pa
     shutil.copyfile(unfinished, model)
 
 
-def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
-    own = folder_of(folder, arm.name, seed)
-    model = own / "model.pt"
-    if not model.is_file():
-        settings = {**plan.settings, **arm.settings, "seed": seed, "resume": True, "train_parts": "all"}
+def _train_and_try(
+    name: str, run: Run, plan: TrainingPlan, measures: Measures, arm: Arm, seed: int, folder: Path
+) -> None:
+    own, seeded = folder_of(folder, arm.name, seed), dict.fromkeys(plan.seeded, seed)
+    models = {"": own / "model.pt", **({LAST: own / "last.pt"} if plan.last else {})}
+    if not models[""].is_file():
+        settings = {**plan.settings, **arm.settings, **seeded, "resume": True, "train_parts": "all"}
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
-        run(name, "train", dataset_dir=folder / arm.train, output_dir=own / "training", model_path=model, **settings)
+        paths = {"output_dir": own / "training", "model_path": models[""]}
+        run(name, "train", *plan.overlays, dataset_dir=folder / arm.train, **paths, **settings)
+    if plan.last and not models[LAST].is_file():
+        (last,) = (own / "training" / "checkpoints").glob("*_last.pt")
+        part = last.name.removesuffix("_last.pt")
+        newest = {f"{part}.{key}": value for key, value in read_data(last, "a checkpoint")["model"].items()}
+        save_atomically(read_weights(models[""]) | newest, models[LAST])
+    seeded_in_tests = {key: value for key, value in seeded.items() if key != "seed"}
     for test in arm.tests:
-        if not (own / test / "per_patient.csv").is_file():
-            options = {"num_bootstraps": 0, **plan.evaluation, "model_path": model, "output_dir": own / test}
-            run(name, "inference", "evaluate", dataset_dir=folder / test, **options)
+        for epoch, model in models.items():
+            out = own / f"{test}{epoch}"
+            if not (out / "per_patient.csv").is_file():
+                options = {**plan.evaluation, **seeded_in_tests, "model_path": model, "output_dir": out}
+                first, *others = measures.configs
+                run(name, first, *plan.overlays, *others, dataset_dir=folder / test, **options)
 
 
 def records_of(folder: Path) -> list[Record]:
@@ -197,26 +242,86 @@ def _number(value: str) -> float | str:
         return value
 
 
-def compare(found: Mapping[str, Sequence[Sequence[Record]]], num_bootstraps: int) -> list[Row]:
-    """Return the table: a row an arm, with intervals, and with what the last one is ahead of it.
+TUMOURS = Measures(
+    titles={
+        "dsc": "DSC",
+        "nsd": "NSD at 2 mm",
+        "early": "sensitivity, tumours of at most 20 mm",
+        "early_10_percent": "sensitivity, tumours of at most 20 mm, 10% covered",
+        "found": "sensitivity, all tumours",
+        "false_positives": "false positives a scan",
+    },
+    compared=("dsc", "nsd", "early"),
+    statistics=tumour_statistics,
+    records=records_of,
+    configs=("inference", "evaluate"),
+)
+"""Of masks against labels."""
+
+
+def class_measures(groups: Mapping[str, Sequence[Sequence[Any]]]) -> Measures:
+    """Return what is measured of the classes of whole cases, in groups of sites and classes.
+
+    Args:
+        groups: see ``TrainingPlan``.
+    """
+    metrics = {"accuracy": "accuracy", "kappa": "kappa", "auroc": "AUROC", "nearest": "accuracy by the nearest centre"}
+
+    def statistics(records: Sequence[ClassRecord]) -> dict[str, Statistic]:
+        found: dict[str, Statistic] = {}
+        for group, cells in groups.items():
+            inside = [any(r.site == site and k in (None, r.image_label) for site, k in cells) for r in records]
+            own = [record for record, is_in in zip(records, inside, strict=True) if is_in]
+            for metric, statistic in class_statistics(own).items():
+                found[f"{group}: {metric}"] = within(statistic, inside)
+        return found
+
+    return Measures(
+        titles={f"{group}_{name}": f"{group}: {metric}" for group in groups for name, metric in metrics.items()},
+        compared=[f"{group}_{name}" for group in groups for name in ("accuracy", "auroc")],
+        statistics=statistics,
+        records=classes_of,
+        configs=("inference",),
+    )
+
+
+def classes_of(folder: Path) -> list[ClassRecord]:
+    """Return the records of cases whose class is known, from the tables of an evaluation."""
+    patients = {row["case"]: row["patient"] for row in read_csv(folder / "per_patient.csv")}
+    records = []
+    for row in read_csv(folder / "predictions.csv"):
+        if row["image_label"] != "":
+            probability, away = (
+                np.array([float(value) for name, value in row.items() if name.startswith(kind)])
+                for kind in ("probability_", "distance_")
+            )
+            patient = patients[row["case"]]
+            record = examine_class(row["case"], patient, int(row["image_label"]), probability, row["site"])
+            records.append(replace(record, distance=away))
+    return records
+
+
+def compare(found: Mapping[str, Sequence[Sequence[Record]]], measures: Measures, num_bootstraps: int) -> list[Row]:
+    """Return the table: a row an arm, with intervals, and with what the last arm is ahead of it.
 
     Args:
         found: by the name of an arm, for each seed the records of all cases.
+        measures: of them.
         num_bootstraps: of the intervals.
     """
     patients = [record.patient for record in next(iter(found.values()))[0]]
-    statistics = {name: [tumour_statistics(run) for run in runs] for name, runs in found.items()}
+    statistics = {name: [measures.statistics(run) for run in runs] for name, runs in found.items()}
 
     def number(name: str, metric: str) -> Statistic:
-        return mean_of([run[METRICS[metric]] for run in statistics[name]])
+        return mean_of([run[measures.titles[metric]] for run in statistics[name]])
 
     table, last, once = [], list(found)[-1], np.ones(len(patients))
     for name in found:
         row: Row = {"arm": name, "seeds": len(found[name])}
-        for metric, title in METRICS.items():
+        for metric, title in measures.titles.items():
             row |= with_interval(metric, number(name, metric), patients, num_bootstraps)
             row[f"{metric}_std"] = float(np.std([run[title](once) for run in statistics[name]]))
-        for metric in COMPARED:
+        for metric in measures.compared:
             ahead = difference(number(last, metric), number(name, metric))
             row |= with_interval(f"{metric}_difference", ahead, patients, num_bootstraps)
         table.append(row)

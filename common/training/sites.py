@@ -1,6 +1,6 @@
 """Trainings on images of several sites: the method of learning to ignore them, and what it is compared with."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -84,14 +84,18 @@ def refuse_similar_names(names: Iterable[str]) -> None:
             raise ValueError(f"expected one name for a site, got {other!r} and {name!r}.")
 
 
-def refuse_shared_patients(**splits: Sequence[Mapping[str, Any]]) -> None:
+def refuse_shared_patients(
+    training: Sequence[Mapping[str, Any]],
+    validation: Sequence[Mapping[str, Any]],
+    testing: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Check that no patient is in two splits.
 
     Raises:
         ValueError: if one is.
     """
     where: dict[str, str] = {}
-    for split, items in splits.items():
+    for split, items in (("training", training), ("validation", validation), ("testing", testing)):
         for item in items:
             other = where.setdefault(str(item["patient"]), split)
             if other != split:
@@ -100,42 +104,31 @@ def refuse_shared_patients(**splits: Sequence[Mapping[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """A way of training: its loss, its batches, and what the network is like.
+    """A way of training: its batches, and what the network is like; its loss is ``site_loss``.
 
     Attributes:
-        loss: made of the sites and the length of vectors.
         draw: of the batches, see ``SiteBatchSampler``.
         with_target: whether target images stand behind each batch.
         detach: whether the encoder does not learn from the classifier.
-        centres: ``learned`` or ``fixed``.
+        centres: ``learned``, or ``fixed`` where they are, or where nothing is learned of them.
     """
 
-    loss: Callable[[Sites, int], nn.Module]
     draw: str = "random"
     with_target: bool = False
     detach: bool = False
-    centres: str = "learned"
-
-
-def _without_margin(sites: Sites, _: int) -> nn.Module:
-    farthest = sqrt(2 * sites.num_classes / (sites.num_classes - 1))
-    return LearnToIgnoreLoss(sites.num_classes, radius=0.0, margin=farthest)
-
-
-def _ignoring(sites: Sites, _: int) -> nn.Module:
-    return LearnToIgnoreLoss(sites.num_classes)
+    centres: str = "fixed"
 
 
 METHODS: dict[str, Method] = {
-    "l2i": Method(_ignoring, with_target=True, detach=True),
-    "fixed": Method(_ignoring, with_target=True, detach=True, centres="fixed"),
-    "no_margin": Method(_without_margin, with_target=True, detach=True),
-    "vanilla": Method(lambda sites, _: SiteClassLoss()),
-    "class_aware": Method(lambda sites, _: SiteClassLoss(), draw="cells"),
-    "weighted": Method(lambda sites, _: SiteClassLoss(sites.counts)),
-    "dann": Method(lambda sites, dim: AdversarialSiteLoss(len(sites.names), dim, "reversal")),
-    "unlearning": Method(lambda sites, dim: AdversarialSiteLoss(len(sites.names), dim, "confusion")),
-    "contrastive": Method(lambda sites, _: ContrastiveLoss(), draw="cells", detach=True),
+    "learn_to_ignore": Method(with_target=True, detach=True, centres="learned"),
+    "fixed": Method(with_target=True, detach=True),
+    "no_margin": Method(with_target=True, detach=True, centres="learned"),
+    "vanilla": Method(),
+    "class_aware": Method(draw="cells"),
+    "weighted": Method(),
+    "dann": Method(),
+    "unlearning": Method(),
+    "contrastive": Method(draw="cells", detach=True),
 }
 """By name: the method, its two ablations, and the baselines of Wolleb et al. 2022, "Learn to Ignore", but for CAN."""
 
@@ -149,6 +142,48 @@ def method_of(method: str) -> Method:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     return METHODS[method]
+
+
+def site_loss(
+    method: str,
+    sites: Sites,
+    embedding_dim: int,
+    radius: float = 0.1,
+    margin: float | None = None,
+    centre_weight: float = 100.0,
+    latent_weight: float = 1.0,
+) -> nn.Module:
+    """Return the loss of a method, see ``METHODS``.
+
+    Args:
+        method: its name.
+        sites: of the training.
+        embedding_dim: length of the vectors.
+        radius: of ``learn_to_ignore`` and ``fixed``, see ``LearnToIgnoreLoss``; ``no_margin`` has 0, and centres as far
+            from one another as can be.
+        margin: of ``learn_to_ignore`` and ``fixed``.
+        centre_weight: of these three.
+        latent_weight: of these three.
+
+    Raises:
+        ValueError: if there is no method of that name.
+    """
+    count, weights = sites.num_classes, {"centre_weight": centre_weight, "latent_weight": latent_weight}
+    match method:
+        case "learn_to_ignore" | "fixed":
+            return LearnToIgnoreLoss(count, radius, margin, **weights)
+        case "no_margin":
+            return LearnToIgnoreLoss(count, 0.0, sqrt(2 * count / (count - 1)), **weights)
+        case "vanilla" | "class_aware":
+            return SiteClassLoss()
+        case "weighted":
+            return SiteClassLoss(sites.counts)
+        case "dann" | "unlearning":
+            kind = "reversal" if method == "dann" else "confusion"
+            return AdversarialSiteLoss(len(sites.names), embedding_dim, kind)
+        case "contrastive":
+            return ContrastiveLoss()
+    raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
 
 
 class SiteTrainer(SupervisedTrainer):
@@ -174,7 +209,13 @@ class SiteTrainer(SupervisedTrainer):
 
 
 def parameter_groups(
-    network: Any, loss: nn.Module, encoder_rate: float, classifier_rate: float, centre_rate: float, weight_decay: float
+    network: Any,
+    loss: nn.Module,
+    encoder_rate: float,
+    classifier_rate: float,
+    centre_rate: float,
+    weight_decay: float,
+    classifier_weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Return what an optimiser learns, with rates of their own for encoder, classifier and centres.
 
@@ -182,24 +223,33 @@ def parameter_groups(
         network: a ``LatentClassifier``.
         loss: whose parameters, if it has any, learn at the rate of the encoder.
         encoder_rate: learning rate.
-        classifier_rate: the same; the classifier has no weight decay, as it sees vectors of length 1.
+        classifier_rate: the same.
         centre_rate: the same.
-        weight_decay: of all others.
+        weight_decay: of encoder and centres.
+        classifier_weight_decay: of the classifier; it sees vectors of length 1, so its weights have to grow.
     """
     groups = [
         {"params": [*network.encoder.parameters(), *loss.parameters()], "lr": encoder_rate},
-        {"params": [*network.classifier.parameters()], "lr": classifier_rate, "weight_decay": 0.0},
+        {"params": [*network.classifier.parameters()], "lr": classifier_rate, "weight_decay": classifier_weight_decay},
     ]
     if isinstance(network.centres, nn.Parameter):
         groups.append({"params": [network.centres], "lr": centre_rate})
     return [{"weight_decay": weight_decay, **group} for group in groups]
 
 
+VALIDATED_BY = ("classifier", "nearest", "centres")
+
+
 class ValidationLoss(nn.Module):
     """How wrong answers to validation images are, by the classifier or by the centres.
 
+    The method's own loss is low before anything is learned, when all vectors and centres lie close together: it is no
+    choice for small or hard validation sets.
+
     Args:
-        by: ``classifier``, cross-entropy, or ``centres``, by how much images are farther from theirs than the radius.
+        by: ``classifier``, cross-entropy; ``nearest``, that of the softmax of minus the distances from the centres
+            (Snell et al. 2017, "Prototypical Networks"); or ``centres``, the method's own, by how much images are
+            farther from theirs than the radius.
         radius: see ``LearnToIgnoreLoss``.
 
     Raises:
@@ -208,8 +258,8 @@ class ValidationLoss(nn.Module):
 
     def __init__(self, by: str = "classifier", radius: float = 0.1) -> None:
         super().__init__()
-        if by not in ("classifier", "centres"):
-            raise ValueError(f"by must be classifier or centres, got {by!r}.")
+        if by not in VALIDATED_BY:
+            raise ValueError(f"by must be one of {', '.join(VALIDATED_BY)}, got {by!r}.")
         self.by, self.radius = by, radius
 
     def forward(self, said: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
@@ -217,6 +267,8 @@ class ValidationLoss(nn.Module):
         logits, latent, centres = said
         if self.by == "classifier":
             return F.cross_entropy(logits, target[:, 0])
+        if self.by == "nearest":
+            return F.cross_entropy(-distance(latent[:, None], centres), target[:, 0])
         own = centres[torch.arange(len(latent)), target[:, 0]]
         return (distance(latent, own) - self.radius).clamp(min=0).square().mean()
 

@@ -7,8 +7,11 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from monai.utils import convert_to_numpy
+from monai.utils import convert_to_dst_type, convert_to_numpy, optional_import
+from numpy.typing import NDArray
 from torch import Tensor
+
+sitk, _ = optional_import("SimpleITK")
 
 
 def attenuation_window(mu_water: float = 0.192) -> tuple[float, float]:
@@ -99,6 +102,42 @@ def intensity_range(
 def scale_range(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return an image with ``low`` at 0 and ``high`` at 1, clipped to them."""
     return ((image - low) / (high - low)).clamp(0, 1)
+
+
+class CorrectBiasd(MapTransform):
+    """Even out the gain of the coil, by N4 of SimpleITK (``pip install SimpleITK``).
+
+    Source: Tustison et al. 2010, "N4ITK: Improved N3 Bias Correction".
+
+    Args:
+        keys: images, shape (C, *spatial), background 0, which is left out of the fit.
+        shrink: factor by which the image is made smaller for the fit alone.
+        allow_missing_keys: see MONAI.
+
+    Raises:
+        OptionalImportError: if SimpleITK is not there.
+    """
+
+    def __init__(self, keys: KeysCollection, shrink: int = 2, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.shrink = shrink
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its images corrected."""
+        even = dict(data)
+        for key in self.key_iterator(even):
+            image = even[key]
+            channels = [self._corrected(channel) for channel in convert_to_numpy(image)]
+            even[key] = convert_to_dst_type(np.stack(channels), image)[0]
+        return even
+
+    def _corrected(self, voxels: NDArray[Any]) -> NDArray[np.float32]:
+        image = sitk.GetImageFromArray(np.ascontiguousarray(voxels, dtype=np.float32))
+        inside = image > 0
+        fit = sitk.N4BiasFieldCorrectionImageFilter()
+        fit.Execute(*(sitk.Shrink(each, [self.shrink] * voxels.ndim) for each in (image, inside)))
+        field = sitk.Exp(fit.GetLogBiasFieldAsImage(image))
+        return sitk.GetArrayFromImage(image / sitk.Cast(field, sitk.sitkFloat32)).astype(np.float32)
 
 
 class ScaleToUnitd(MapTransform):

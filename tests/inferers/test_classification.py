@@ -3,7 +3,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from common.inferers.classification import LatentInferer
+from common.inferers.classification import Evidence, LatentInferer
 from common.networks.latent_classifier import LatentClassifier
 from common.networks.parts import NetworkParts
 
@@ -39,3 +39,21 @@ def test_what_is_no_number_is_refused():
 
 def test_the_container_gives_logits_for_checks():
     assert container()(torch.zeros(2, 1, 3, 3, 3)).shape == (2, 3)
+
+
+def test_evidence_is_where_a_class_is_seen_and_reaches_an_encoder_that_does_not_learn_from_it():
+    """One channel sees bright voxels, the other none; the class of bright images speaks for the first."""
+    encoder = nn.Sequential(nn.Conv3d(1, 2, 1, bias=False), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    nn.init.constant_(encoder[0].weight, 0)
+    encoder[0].weight.data[0] = 1
+    encoder[0].weight.data[1] = -0.1
+    part = LatentClassifier(encoder, 2)
+    part.classifier.weight.data = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+    network = NetworkParts("classifier", classifier=part).eval()
+    image = torch.zeros(1, 4, 4, 4)
+    image[0, 1, 2, 3] = 1
+    seen = Evidence(network, layer="0")(MetaTensor(image))
+    assert seen.shape == (4, 4, 4)
+    assert seen[1, 2, 3] == 1 == seen.max()
+    assert seen.sum() == 1
+    assert part.encoder[0].weight.grad is None or part.detach

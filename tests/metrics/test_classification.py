@@ -1,8 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from common.metrics.classification import class_statistics, examine_class, summarise_classes
+from common.metrics.classification import (
+    class_statistics,
+    examine_class,
+    groups_of,
+    reliability,
+    summarise_classes,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -97,10 +105,42 @@ def test_a_class_without_a_case_leaves_no_auroc():
     assert np.isnan(values(records([0, 1], np.full((2, 3), 1 / 3)))["AUROC"])
 
 
+def test_the_target_and_all_others_have_numbers_of_their_own():
+    labels, probability = drawn(2)
+    made = records(labels, probability, ["a", "b", "c"] * 20)
+    found, target = values(made, target_sites=["a", "b"]), [r for r in made if r.site != "c"]
+    assert found["target: AUROC"] == values(target)["AUROC"]
+    assert found["source: AUROC"] == found["site c: AUROC"]
+    assert {name: len(own) for name, own in groups_of(made, ["a"]).items()} == {"target": 20, "source": 40}
+    assert groups_of(made) == {}
+
+
+def test_metrics_that_a_site_has_not_are_left_out():
+    found = values(records([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], ["a", "a", "b"]))
+    assert "site b: accuracy" in found
+    assert "site b: AUROC" not in found
+
+
+def test_calibration_is_how_far_certainty_is_from_being_right():
+    """Of ten cases that are called with 0.8, six are so; two more, called with 0.65, are both wrong."""
+    labels = [1] * 6 + [0] * 4 + [0] * 2
+    made = records(labels, np.array([[0.2, 0.8]] * 10 + [[0.35, 0.65]] * 2))
+    assert values(made)["calibration error"] == pytest.approx((10 * 0.2 + 2 * 0.65) / 12)
+    assert reliability(made) == [
+        {"probability": pytest.approx(0.65), "true": 0.0, "cases": 2},
+        {"probability": pytest.approx(0.8), "true": 0.6, "cases": 10},
+    ]
+
+
+def test_where_centres_are_known_the_nearest_one_is_an_answer_too():
+    made = [replace(r, distance=np.array([0.1, 1.0])) for r in records([0, 0, 1], [[0.4, 0.6]] * 3)]
+    assert values(made)["accuracy by the nearest centre"] == pytest.approx(2 / 3)
+
+
 def test_each_site_has_numbers_of_its_own_after_those_of_all():
     labels, probability = drawn(2)
     sites = ["b"] * 40 + ["a"] * 15 + [""] * 5
     found, alone = values(records(labels, probability, sites)), values(records(labels[:40], probability[:40]))
-    assert list(found)[3:] == [f"site {site}: {name}" for site in "ab" for name in ("accuracy", "kappa", "AUROC")]
+    assert list(found) == [*alone, *(f"site {site}: {name}" for site in "ab" for name in alone)]
     assert found["accuracy"] == values(records(labels, probability))["accuracy"]
     assert {name: found[f"site b: {name}"] for name in alone} == alone

@@ -9,6 +9,7 @@ from common.metrics.statistics import (
     mean_of_slices,
     share_of,
     with_all_columns,
+    within,
 )
 
 ONCE = np.ones(3)
@@ -53,3 +54,9 @@ def test_rows_get_the_columns_of_all_in_the_order_of_the_longest():
     assert [list(row) for row in rows] == [["case", "dice", "site"]] * 3
     assert np.isnan(rows[2]["dice"])
     assert rows[2]["site"] == "y"
+
+
+def test_a_number_of_some_cases_is_one_of_all():
+    some = within(mean_of_cases([1.0, 3.0]), [True, False, True])
+    assert some(np.array([1.0, 5.0, 1.0])) == 2
+    assert some(np.array([3.0, 5.0, 1.0])) == 1.5

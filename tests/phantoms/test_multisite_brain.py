@@ -63,6 +63,13 @@ def test_other_numbers_may_be_asked_for():
             cases_of(cells)
 
 
+def test_cohorts_share_no_patient():
+    first, second = (
+        {(site, seed) for cases in cases_of(cohort=cohort).values() for site, _, seed in cases} for cohort in (0, 1)
+    )
+    assert not first & second
+
+
 def test_other_sites_are_refused():
     with pytest.raises(ValueError, match=r"site must be one of S1, S2, .*, got 'S9'"):
         multisite_brain(0, "S9", False)

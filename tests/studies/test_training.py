@@ -4,11 +4,12 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 
 from common.files import write_csv, write_text
 from common.handlers.tumours import TumourScores
 from common.metrics.tumours import examine_tumour_segmentation
-from common.studies.training import compare, records_of, training_study
+from common.studies.training import TUMOURS, class_measures, classes_of, compare, records_of, training_study
 
 SPACING = (2.0, 2.0, 2.0)
 PLAN = {
@@ -60,12 +61,19 @@ def test_each_arm_is_trained_and_tried_once_with_each_seed(tmp_path):
     bundle = Bundle()
     training_study("name", bundle, PLAN, tmp_path, num_bootstraps=20)
     trained = [options for configs, options in bundle.runs if configs == ("train",)]
-    assert [(options["seed"], options.get("good", False)) for options in trained] == [(0, False), (1, False), (0, True)]
+    assert [(options["seed"], options.get("good", False)) for options in trained] == [(0, False), (0, True), (1, False)]
     assert all(options["max_epochs"] == 3 for options in trained)
     tried = [options["dataset_dir"].name for configs, options in bundle.runs if configs != ("train",)]
-    assert tried == ["one", "other", "one", "other", "one"]
+    assert tried == ["one", "other", "one", "one", "other"]
     training_study("name", bundle, PLAN, tmp_path, num_bootstraps=20)
     assert len(bundle.runs) == 8
+
+
+def test_some_arms_may_be_chosen(tmp_path):
+    bundle = Bundle()
+    training_study("name", bundle, PLAN, tmp_path, rows=[1], num_bootstraps=20)
+    assert [options["seed"] for configs, options in bundle.runs if configs == ("train",)] == [0]
+    assert (tmp_path / "study.csv").read_text().count("last, better") == 1
 
 
 def test_the_table_has_means_over_seeds_and_what_the_last_arm_is_ahead(tmp_path):
@@ -88,7 +96,7 @@ def test_tables_give_back_the_records(tmp_path):
     scores.rows = [{"metric": "none"}]
     scores.write(tmp_path)
     read = records_of(tmp_path)
-    (direct,), (again,) = (compare({"arm": [records]}, 20) for records in (scores.records, read))
+    (direct,), (again,) = (compare({"arm": [records]}, TUMOURS, 20) for records in (scores.records, read))
     np.testing.assert_equal(again, direct)
 
 
@@ -111,3 +119,92 @@ def test_a_synthesizer_is_trained_once_for_all_arms_that_learn_from_it(tmp_path,
     assert (first["run_id"], first["dataset_dir"]) == ("train_diffusion", folder / "other")
     assert [options["synthesizer_path"].read_text() for options in others] == ["9", "9"]
     assert shipped.read_text() == "as it came"
+
+
+CELLS = {"target": [["T", None]], "crossed": [["A", 0], ["B", 1]]}
+
+
+class Classifying:
+    """Trains by writing its seed, as its best and as its last epoch, and is the more certain the higher it is."""
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, bundle, *configs, **options):
+        self.runs.append((configs, options))
+        model, out = options["model_path"], options["output_dir"]
+        if configs == ("train",):
+            (out / "checkpoints").mkdir(parents=True)
+            certain = torch.tensor(0.6 + 0.1 * options["seed"])
+            torch.save({"classifier.w": certain, "other": certain}, model)
+            torch.save({"model": {"w": certain / 2}}, out / "checkpoints" / "classifier_last.pt")
+            return
+        certain = float(torch.load(model)["classifier.w"])
+        rows = [(site, label) for site in "TAB" for label in (0, 1, 0, 1)]
+        said = [certain if label else 1 - certain for _, label in rows]
+        table = [
+            {
+                "case": f"{site}{i}",
+                "site": site,
+                "image_label": label,
+                "probability_0": 1 - p,
+                "probability_1": p,
+                "distance_0": 1.0,
+                "distance_1": 0.5,
+            }
+            for i, ((site, label), p) in enumerate(zip(rows, said, strict=True))
+        ]
+        write_csv(out / "predictions.csv", [*table, {**table[0], "case": "new", "image_label": ""}])
+        write_csv(out / "per_patient.csv", [{"case": row["case"], "patient": row["case"]} for row in table])
+
+
+CLASSES = {
+    "data": {"one": {}},
+    "arms": [{"name": name, "train": "one", "tests": ["one"]} for name in ("first", "last one")],
+    "seeds": 2,
+    "groups": CELLS,
+    "last": True,
+}
+
+
+def read_table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["arm"]: row for row in csv.DictReader(file)}
+
+
+def test_classes_are_compared_in_groups_by_the_best_and_the_last_epoch(tmp_path):
+    bundle = Classifying()
+    training_study("name", bundle, CLASSES, tmp_path, num_bootstraps=20)
+    rows = read_table(tmp_path / "study.csv")
+    assert list(rows) == ["first", "last one", "first, last epoch", "last one, last epoch"]
+    assert (float(rows["first"]["target_accuracy"]), float(rows["first"]["crossed_auroc"])) == (1, 1)
+    assert float(rows["first, last epoch"]["target_accuracy"]) == 0  # half as certain is wrong
+    assert float(rows["first"]["target_nearest"]) == 0.5
+    weights = torch.load(tmp_path / "first" / "seed_1" / "last.pt")
+    assert (float(weights["classifier.w"]), float(weights["other"])) == (pytest.approx(0.35), pytest.approx(0.7))
+    training_study("name", bundle, CLASSES, tmp_path, num_bootstraps=20)
+    assert len(bundle.runs) == 2 * 2 * 3
+
+
+def test_each_seed_may_have_a_split_of_its_own_and_then_there_are_no_intervals(tmp_path):
+    bundle = Classifying()
+    training_study("name", bundle, {**CLASSES, "seeded": ["seed", "split_seed"]}, tmp_path)
+    assert {options["split_seed"] for _, options in bundle.runs} == {0, 1}
+    assert all("seed" in options for configs, options in bundle.runs if configs == ("train",))
+    row = read_table(tmp_path / "study.csv")["first"]
+    assert (float(row["target_accuracy"]), row["target_accuracy_low"]) == (1, "nan")
+
+
+def test_cases_of_other_groups_do_not_count(tmp_path):
+    Classifying()("name", "inference", model_path=_weights(tmp_path), output_dir=tmp_path)
+    records = classes_of(tmp_path)
+    assert [record.case for record in records][-1] == "B11"
+    statistics = class_measures(CELLS).statistics(records)
+    assert statistics["crossed: accuracy"](np.ones(12)) == 1
+    only_target = np.array([record.site == "T" for record in records], dtype=float)
+    assert np.isnan(statistics["crossed: AUROC"](only_target))
+
+
+def _weights(folder):
+    torch.save({"classifier.w": torch.tensor(0.9)}, folder / "model.pt")
+    return folder / "model.pt"

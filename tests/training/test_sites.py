@@ -14,6 +14,7 @@ from common.training.sites import (
     method_of,
     parameter_groups,
     refuse_shared_patients,
+    site_loss,
     sites_of,
 )
 
@@ -62,19 +63,28 @@ def test_a_patient_in_two_splits_is_refused():
 def test_every_method_teaches_encoder_and_classifier(name):
     method, sites = method_of(name), sites_of(ITEMS, ["S1"])
     made = network(method.detach, method.centres)
-    loss = method.loss(sites, 4)
+    loss = site_loss(name, sites, 4)
     said = made(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)))
     loss(said, torch.tensor([[0, 1], [1, 2], [1, 0], [0, 0], [0, 1], [1, 1]])).backward()
     assert made.encoder[1].weight.grad.any()
     assert made.classifier.weight.grad.any()
     assert all(parameter.grad is not None for parameter in loss.parameters())
     learned = made.centres.grad is not None and bool(made.centres.grad.any())
-    assert learned == (name in ("l2i", "no_margin"))
+    assert learned == (name in ("learn_to_ignore", "no_margin"))
 
 
 def test_other_methods_are_refused():
-    with pytest.raises(ValueError, match="method must be one of l2i, fixed, no_margin"):
+    with pytest.raises(ValueError, match="method must be one of learn_to_ignore, fixed, no_margin"):
         method_of("can")
+    with pytest.raises(ValueError, match="method must be one of learn_to_ignore, fixed, no_margin"):
+        site_loss("can", sites_of(ITEMS, ["S1"]), 4)
+
+
+def test_the_loss_takes_what_is_set_of_it():
+    loss = site_loss("fixed", sites_of(ITEMS, ["S1"]), 4, radius=0.2, margin=1.5, centre_weight=10, latent_weight=2)
+    assert (loss.radius, loss.margin, loss.centre_weight, loss.latent_weight) == (0.2, 1.5, 10, 2)
+    bare = site_loss("no_margin", sites_of(ITEMS, ["S1"]), 4, radius=0.2)
+    assert (bare.radius, bare.margin) == (0, 2)
 
 
 def test_encoder_classifier_and_centres_learn_at_rates_of_their_own():
@@ -85,6 +95,7 @@ def test_encoder_classifier_and_centres_learn_at_rates_of_their_own():
     assert [group["weight_decay"] for group in (encoder, classifier, centres)] == [5e-5, 0, 5e-5]
     torch.optim.Adam([encoder, classifier, centres])
     assert len(parameter_groups(network(centres="fixed"), nn.Identity(), 1, 1, 1, 0)) == 2
+    assert parameter_groups(made, loss, 1, 1, 1, 0.5, 0.25)[1]["weight_decay"] == 0.25
 
 
 def test_validation_images_are_judged_by_classifier_or_centres():
@@ -95,7 +106,12 @@ def test_validation_images_are_judged_by_classifier_or_centres():
     torch.testing.assert_close(ValidationLoss()((logits, latent, centres), target), expected)
     near = ValidationLoss("centres")((logits, latent, centres), target)
     assert float(near) == pytest.approx((2**0.5 - 0.1) ** 2 / 2, abs=1e-5)
-    with pytest.raises(ValueError, match="by must be classifier or centres"):
+    away = torch.tensor([[2**0.5, 2**0.5], [2.0, 0.0]])
+    torch.testing.assert_close(
+        ValidationLoss("nearest")((logits, latent, centres), target),
+        nn.functional.cross_entropy(-away, torch.tensor([0, 1])),
+    )
+    with pytest.raises(ValueError, match="by must be one of classifier, nearest, centres"):
         ValidationLoss("both")
 
 
@@ -134,9 +150,9 @@ def test_a_trainer_keeps_what_learns_with_its_network(keep):
         return SiteTrainer(torch.device("cpu"), 1, [], made, optimizer, loss, **options)
 
     sites = sites_of(ITEMS, ["S1"])
-    heads = trainer(METHODS["dann"].loss(sites, 4), keep=keep)
+    heads = trainer(site_loss("dann", sites, 4), keep=keep)
     assert set(heads.also_kept) == {"loss"}
     assert heads.latest_is_best == (keep == "last")
-    assert trainer(METHODS["l2i"].loss(sites, 4)).also_kept == {}
+    assert trainer(site_loss("learn_to_ignore", sites, 4)).also_kept == {}
     with pytest.raises(ValueError, match="keep must be best or last"):
         trainer(nn.MSELoss(), keep="all")

@@ -6,8 +6,10 @@ import torch
 from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 
 from common.transforms.intensity import (
+    CorrectBiasd,
     ScaleHUd,
     ScaleToUnitd,
     attenuation_window,
@@ -98,3 +100,19 @@ def test_of_a_brain_what_is_darkest_is_0_too():
     assert (float(scaled.min()), float(scaled.max())) == (0, 1)
     flat, _ = intensity_range(torch.ones(1, 4, 4), "brain", 98.0)
     assert float(flat) == 0
+
+
+def test_the_gain_of_a_coil_is_evened_out():
+    pytest.importorskip("SimpleITK")
+    axes = np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij")
+    brain = (sum(axis**2 for axis in axes) < 0.8) * (1 + (axes[1] > 0))
+    seen = brain * np.exp(0.4 * axes[0]) * 100
+    image = MetaTensor(torch.as_tensor(seen[None], dtype=torch.float32), affine=torch.eye(4))
+    even = CorrectBiasd("image")({"image": image})["image"]
+    assert even.shape == image.shape
+
+    def unevenness(volume):
+        return np.std(volume[brain == 1]) / np.mean(volume[brain == 1])
+
+    assert unevenness(even[0].numpy()) < 0.4 * unevenness(seen)
+    assert not even[0].numpy()[brain == 0].any()

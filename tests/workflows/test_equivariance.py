@@ -3,7 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_runs import BUNDLES, ROOT, demo_cases, outputs
+from bundle_runs import BUNDLES, ROOT, demo_cases, outputs, predictions
 from monai.bundle import create_workflow
 from nibabel.affines import from_matvec
 
@@ -69,7 +69,7 @@ def results(data, out, *layers):
     )
     workflow.run()
     workflow.finalize()
-    found = {}
+    found = {case: {"said": (numbers[:, None, None], np.eye(4))} for case, numbers in predictions(out).items()}
     for folder in filter(lambda path: path.is_dir(), out.iterdir()):
         images = {name: nib.load(folder / f"{folder.name}_{name}.nii.gz") for name in outputs(layers[0])}
         found[folder.name] = {k: (image.get_fdata(), image.affine) for k, image in images.items()}
@@ -95,28 +95,29 @@ def case(request, tmp_path_factory):
 
 
 def test_results_are_equal_in_the_world_bit_for_bit(case):
-    bundle, scans, found = case
+    _, scans, found = case
     assert set(found) == set(scans)
     for name in set(scans) - {"near"}:
-        for result in outputs(bundle):
+        for result in found[ORIGINAL]:
             ours, affine = in_the_world(found[name][result])
             expected = scans["oblique" if name.startswith("oblique") else ORIGINAL].affine
             scale = BRIGHTER.get(name, 1) if result == "healthy" else 1
             theirs = scale * in_the_world(found[ORIGINAL][result])[0]
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}, {result}")
-            np.testing.assert_allclose(affine, expected, atol=1e-3)
+            if result != "said":
+                np.testing.assert_allclose(affine, expected, atol=1e-3)
 
 
 def test_there_is_something_to_compare(case):
-    bundle, _, found = case
-    assert all(found[ORIGINAL][result][0].any() for result in outputs(bundle))
+    _, _, found = case
+    assert all(result[0].any() for result in found[ORIGINAL].values())
 
 
 def test_results_hardly_depend_on_the_scale_of_an_mr(case):
     bundle, _, found = case
     if bundle not in MR:
         pytest.skip("a CT has a scale")
-    for result in outputs(bundle):
+    for result in found[ORIGINAL]:
         ours, theirs = (found[name][result][0] for name in ("near", ORIGINAL))
         if result in MASKS:
             assert 2 * np.sum(ours * theirs) >= 0.98 * np.sum(ours + theirs)

@@ -55,7 +55,8 @@ def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     assert model.read_bytes() == before
     for name in ("per_patient.csv", "summary.csv", "report.html"):
         assert (tmp_path / "eval" / name).stat().st_size > 0
-    assert len([*(tmp_path / "eval").glob("per_slice.csv"), *(tmp_path / "eval").glob("per_tumour.csv")]) == 1
+    details = ("per_slice.csv", "per_tumour.csv", "predictions.csv")
+    assert sum((tmp_path / "eval" / name).is_file() for name in details) == 1
     if "fit_threshold" in config_of(bundle, "evaluate"):
         assert_done(run_bundle(bundle, "inference", "evaluate", fit_threshold=True, **evaluation))
         assert torch.load(model, weights_only=True)["threshold"].isfinite()
@@ -67,7 +68,9 @@ def test_a_resumed_training_equals_an_unbroken_one(bundle, tmp_path):
     run = {"run_id": f"train_{main}", "max_epochs": 2}
     assert_done(run_bundle(bundle, "train", output_dir=tmp_path / "a", model_path=tmp_path / "a.pt", **run))
     # The first half has the schedule of the whole run, as one that was killed would.
-    half = {"output_dir": tmp_path / "b", "model_path": tmp_path / "b.pt", "train::lr_scheduler::T_max": 2}
+    half = {"output_dir": tmp_path / "b", "model_path": tmp_path / "b.pt"}
+    if "T_max" in config_of(bundle, "train")["train"]["lr_scheduler"]:
+        half["train::lr_scheduler::T_max"] = 2
     assert_done(run_bundle(bundle, "train", **half, **(run | {"max_epochs": 1})))
     assert_done(run_bundle(bundle, "train", resume=True, **half, **run))
     last = [torch.load(tmp_path / x / "checkpoints" / f"{main}_last.pt", weights_only=False) for x in "ab"]
