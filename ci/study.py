@@ -51,8 +51,8 @@ def study(
         real_dir: folder of the real data that a plan's data sets are made of.
         options: of ``detection_study``, ``segmentation_study``, ``training_study``, ``origins_study``: ``--tune True``
             of a study of anomaly maps compares settings on validation patients, ``--num_members 100`` is for the study
-            of segmentations; ``--num_rows 3`` or, of trainings, ``--rows 0,4``, with ``--num_patients 2`` or ``--num_seeds 1``, or
-            ``--num_repeats 1``, makes them short.
+            of segmentations; ``--num_rows 3``, or ``--rows 0,4`` of trainings, with ``--num_patients 2``,
+            ``--num_seeds 1``, or ``--num_repeats 1``, makes them short.
     """
     recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / plan).resolve()
     fields = dict({"study": recipe.study, **recipe.studies}[plan])

@@ -145,6 +145,6 @@ class SiteScores(Scores):
 
 
 EVIDENCE = (
-    "Grad-CAM (Selvaraju et al. 2017) of the class that is called, scaled to its highest value in each case. It shows "
-    "what moves the answer, coarsely, and is no segmentation."
+    "LayerCAM (Jiang et al. 2021) of the class that is called, scaled to its highest value in each case. It shows what "
+    "speaks for the answer, coarsely, and is no segmentation."
 )

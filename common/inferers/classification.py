@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
-from monai.visualize import GradCAM
-from torch import Tensor, nn
+from torch import Tensor
 
 from .models import finite
 
@@ -60,19 +59,20 @@ class LatentInferer(Inferer):
 
 
 class Evidence:
-    """Show where in an image the class that is called is seen: Grad-CAM of the logits.
+    """Show where in an image the class that is called is seen: activations times what they add to its logit.
 
-    The encoder's gradient is that of the classifier's logits, also where it was not trained with that.
+    The gradient is that of the classifier's logits, also where the encoder was not trained with it. Grad-CAM, which
+    weighs whole channels, does not find small lesions behind layers with instance normalisation.
 
-    Source: Selvaraju et al. 2017, "Grad-CAM", https://arxiv.org/abs/1610.02391, by MONAI.
+    Source: Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", equation 7.
 
     Args:
         network: the container.
-        layer: of the encoder, whose activations are weighed.
+        layer: of the encoder, whose activations are looked at; early ones are finer.
         part: name of the ``LatentClassifier`` in the container.
     """
 
-    def __init__(self, network: Any, layer: str = "high.0", part: str = "classifier") -> None:
+    def __init__(self, network: Any, layer: str = "stem.5", part: str = "classifier") -> None:
         self.network, self.layer, self.part = network, layer, part
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -81,21 +81,16 @@ class Evidence:
         Args:
             image: on the network's grid, shape (C, *spatial).
         """
-        part = self.network.get_submodule(self.part)
-        cam = GradCAM(_Logits(part), f"encoder.{self.layer}", postprocessing=lambda x: x)
-        device = next(part.parameters()).device
-        batch = convert_to_tensor(image, track_meta=False, dtype=torch.float32, device=device)[None]
-        with torch.enable_grad():
-            seen = torch.as_tensor(cam(batch))[0, 0].detach()
-        return seen / seen.max().clamp(min=1e-12)
-
-
-class _Logits(nn.Module):
-    """The logits alone, with a gradient that reaches the encoder."""
-
-    def __init__(self, part: Any) -> None:
-        super().__init__()
-        self.encoder, self.classifier = part.encoder, part.classifier
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.classifier(F.normalize(self.encoder(image).float(), eps=1e-6))
+        part, found = self.network.get_submodule(self.part), []
+        batch = convert_to_tensor(image, track_meta=False, device=next(part.parameters()).device).float()[None]
+        handle = part.encoder.get_submodule(self.layer).register_forward_hook(lambda *said: found.append(said[-1]))
+        try:
+            with torch.enable_grad():
+                latent = F.normalize(part.encoder(batch.requires_grad_()).float(), eps=1e-6)
+                (gradient,) = torch.autograd.grad(part.classifier(latent).amax(), found)
+        finally:
+            handle.remove()
+        seen = (gradient.clamp(min=0) * found[0].detach()).sum(1, keepdim=True).clamp(min=0)
+        mode = "trilinear" if batch.ndim == 5 else "bilinear"
+        fine = F.interpolate(seen, batch.shape[2:], mode=mode, align_corners=False)[0, 0]
+        return fine / fine.max().clamp(min=1e-12)

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, cohen_kappa_score, roc_auc_score
 
 from .intervals import rows_with_intervals
-from .statistics import Record, Row, Statistic, mean_of_cases
+from .statistics import Record, Row, Statistic, mean_of, mean_of_cases
 
 
 @dataclass(frozen=True)
@@ -103,22 +102,14 @@ def class_statistics(records: Sequence[ClassRecord]) -> dict[str, Statistic]:
     labels, probability = np.array([r.image_label for r in records]), np.stack([r.probability for r in records])
     predictions, classes = probability.argmax(1), np.arange(probability.shape[1])
 
-    def accuracy(weights: NDArray[np.float64]) -> float:
-        return float(accuracy_score(labels, predictions, sample_weight=weights))
-
     def kappa(weights: NDArray[np.float64]) -> float:
-        drawn = weights > 0
-        if len(np.union1d(labels[drawn], predictions[drawn])) < 2:
-            return float("nan")
-        return float(cohen_kappa_score(labels, predictions, labels=classes, sample_weight=weights))
+        size = len(classes)
+        table = np.bincount(labels * size + predictions, weights, size * size).reshape(size, size) / weights.sum()
+        by_chance = float(table.sum(0) @ table.sum(1))
+        return float((np.trace(table) - by_chance) / (1 - by_chance)) if by_chance < 1 - 1e-12 else float("nan")
 
-    def auroc(weights: NDArray[np.float64]) -> float:
-        if len(np.unique(labels[weights > 0])) < len(classes):
-            return float("nan")
-        against_the_rest = classes if len(classes) > 2 else classes[1:]
-        areas = [roc_auc_score(labels == k, probability[:, k], sample_weight=weights) for k in against_the_rest]
-        return float(np.mean(areas))
-
+    against_the_rest = classes if len(classes) > 2 else classes[1:]
+    areas = [area_under_roc(labels == k, probability[:, k]) for k in against_the_rest]
     certain, right = probability.max(1), predictions == labels
 
     def calibration_error(weights: NDArray[np.float64]) -> float:
@@ -126,15 +117,32 @@ def class_statistics(records: Sequence[ClassRecord]) -> dict[str, Statistic]:
         return float(sum(abs((weights * own * (right - certain)).sum()) for own in bins) / weights.sum())
 
     found: dict[str, Statistic] = {
-        "accuracy": accuracy,
+        "accuracy": mean_of_cases(right),
         "kappa": kappa,
-        "AUROC": auroc,
+        "AUROC": mean_of(areas),
         "calibration error": calibration_error,
     }
     away = [record.distance for record in records]
     if all(distance is not None for distance in away):
         found["accuracy by the nearest centre"] = mean_of_cases(np.stack(away).argmin(1) == labels)  # type: ignore
     return found
+
+
+def area_under_roc(positive: NDArray[np.bool_], scores: NDArray[Any]) -> Statistic:
+    """Return the area under the ROC curve of scores, ties counting half; NaN where there is one class alone.
+
+    Args:
+        positive: whether each case is of the class.
+        scores: of each case.
+    """
+    values, place = np.unique(scores, return_inverse=True)
+
+    def area(weights: NDArray[np.float64]) -> float:
+        yes, no = (np.bincount(place, weights * own, len(values)) for own in (positive, ~positive))
+        pairs = yes.sum() * no.sum()
+        return float(yes @ (np.cumsum(no) - 0.5 * no) / pairs) if pairs else float("nan")
+
+    return area
 
 
 NUM_BINS = 10

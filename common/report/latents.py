@@ -73,17 +73,19 @@ def histogram_figure(histograms: Mapping[str, NDArray[Any]]) -> Figure:
 
 
 def evidence_figure(image: NDArray[Any], evidence: NDArray[Any], title: str) -> Figure:
-    """Return an image with a map over it: of volumes the three planes through the map's highest voxel.
+    """Return an image with a map over it: of volumes the three planes through the map's highest voxel in the image.
 
     Args:
-        image: in [0, 1], shape (X, Y) or (X, Y, Z), axes to the patient's right, front and head.
-        evidence: map of the same shape, scaled to its highest value.
+        image: in [0, 1], background 0, shape (X, Y) or (X, Y, Z), axes to the patient's right, front and head.
+        evidence: map of the same shape, scaled to its highest value; 0 everywhere shows the middle.
         title: of the figure.
     """
+    evidence = evidence * (image > 0)
     if image.ndim == 2:
         planes = [("image", image, evidence)]
     else:
-        middle = np.unravel_index(int(evidence.argmax()), evidence.shape)
+        highest = np.unravel_index(int(evidence.argmax()), evidence.shape)
+        middle = highest if evidence.any() else [size // 2 for size in evidence.shape]
         names = zip((2, 1, 0), ("axial", "coronal", "sagittal"), strict=True)
         planes = [(name, *(np.take(v, middle[axis], axis) for v in (image, evidence))) for axis, name in names]
     shown: dict[str, Any] = {"window": (0.0, 1.0), "heat_window": (0.2, 1.0)}

@@ -60,8 +60,8 @@ def test_a_class_that_has_no_probability_is_refused(image_label):
 
 
 def test_two_classes_by_hand():
-    found = values(records([0, 0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.8, 0.2]]))
-    assert found == pytest.approx({"accuracy": 0.5, "kappa": 0, "AUROC": 0.75})
+    found = values(records([0, 0, 1, 1], np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.8, 0.2]])))
+    assert found == pytest.approx({"accuracy": 0.5, "kappa": 0, "AUROC": 0.75, "calibration error": 0.45})
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4])
