@@ -27,6 +27,7 @@ from common.transforms.grid import pixel_size_mm
 
 from . import bundle_parser
 from .recipes import recipe_of
+from .steps import time_steps
 from .timing import Stopwatch, line, synchronise
 from .volumes import time_tumours
 
@@ -78,6 +79,11 @@ def benchmark(bundle: str, slices: int = 16, long: bool = False, **settings: Any
     network, device = parser.get_parsed_content("network").eval(), parser.get_parsed_content("device")
     load_parts(network, str(parser.get_parsed_content("model_path")))
     line("device", f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if not hasattr(parser.get_parsed_content("inferer"), "patch_size"):  # it sees images as a whole, once
+        train, paper = partial(bundle_parser, bundle, "train"), partial(bundle_parser, bundle, "inference", "paper")
+        time_steps(train, paper, parser.get_parsed_content("inferer"), network)
+        line("peak memory, MB", f"{_peak_memory(device):.0f}")
+        return
     if len(inferer_of(parser).patch_size) == 3:
         time_tumours(lambda **more: configs(**{**settings, **more}), network)
         line("peak memory, MB", f"{_peak_memory(device):.0f}")

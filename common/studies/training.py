@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ..metrics.statistics import Record, Row, Statistic, difference, mean_of, wi
 from ..metrics.tumours import tumour_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
+from .harmonised import write_harmonised
 from .tables import NUM_BOOTSTRAPS, on_page
 
 
@@ -54,6 +56,8 @@ class Arm(NamedTuple):
         settings: keys of ``train.json``.
         seeds: trainings; None takes as many as the plan says.
         synthesizer: name of one that is trained first; empty takes the one that comes with the bundle.
+        harmonised: name of an arm whose network makes the vectors that ComBat adjusts and a linear classifier learns
+            from, in place of a training.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Arm(NamedTuple):
     settings: Mapping[str, Any] = {}
     seeds: int | None = None
     synthesizer: str = ""
+    harmonised: str = ""
 
 
 class Synthesizer(NamedTuple):
@@ -146,7 +151,10 @@ def training_study(
         num_bootstraps = 0  # seeds have patients of their own
     train_and_try = partial(_train_and_try, name, run, fields, measures)
     jobs = [(arm, seed) for seed in range(max(map(len, seeds.values()))) for arm in arms if seed in seeds[arm.name]]
-    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs)
+    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs if not arm.harmonised)
+    for arm, seed in jobs:
+        if arm.harmonised:
+            _harmonise_and_try(name, run, fields, arm, seed, folder)
     table: list[Row] = []
     for test in dict.fromkeys(test for arm in arms for test in arm.tests):
         tried = [arm for arm in arms if test in arm.tests]
@@ -220,6 +228,17 @@ def _train_and_try(
                 options = {**plan.evaluation, **seeded_in_tests, "model_path": model, "output_dir": out}
                 first, *others = measures.configs
                 run(name, first, *plan.overlays, *others, dataset_dir=folder / test, **options)
+
+
+def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
+    """Write what a classifier of adjusted vectors says, in the tables that a trained network's evaluation has."""
+    theirs, own = folder_of(folder, arm.harmonised, seed), folder_of(folder, arm.name, seed)
+    learnt = theirs / f"{arm.train}, training"
+    if not (learnt / "latents.npz").is_file():
+        options = {**plan.evaluation, "split": "training", "model_path": theirs / "model.pt", "output_dir": learnt}
+        run(name, "inference", *plan.overlays, dataset_dir=folder / arm.train, **options)
+    for test, epoch in product(arm.tests, ["", LAST] if plan.last else [""]):
+        write_harmonised(learnt, theirs / test, own / f"{test}{epoch}")
 
 
 def records_of(folder: Path) -> list[Record]:
