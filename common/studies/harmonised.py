@@ -23,7 +23,7 @@ def write_harmonised(learnt: Path, tried: Path, dst: Path) -> None:
         dst: folder of the tables.
     """
     vectors, sites, labels = _read(learnt)
-    model = combat(vectors, sites, labels)
+    model = combat(vectors, sites, labels.tolist())
     adjusted = model.adjust(vectors, sites)
     classifier = LogisticRegression(max_iter=1000, class_weight="balanced").fit(adjusted, labels)
     centres = np.stack([adjusted[labels == k].mean(0) for k in classifier.classes_])

@@ -15,7 +15,9 @@ def evaluation(folder, cells):
     latents[:, 0] += 6 * labels
     folder.mkdir()
     np.savez(folder / "latents.npz", case=np.arange(len(sites)), site=sites, image_label=labels, latent=latents)
-    known = [{"case": i, "site": site, "image_label": int(k)} for i, (site, k) in enumerate(zip(sites, labels))]
+    known = [
+        {"case": i, "site": site, "image_label": int(k)} for i, (site, k) in enumerate(zip(sites, labels, strict=True))
+    ]
     said = {"probability_0": 0.5, "probability_1": 0.5, "distance_0": 0, "distance_1": 0, "nearest": 0, "prediction": 0}
     write_csv(folder / "predictions.csv", [{**row, **said} for row in known])
     write_csv(folder / "per_patient.csv", [{**row, "patient": row["case"]} for row in known])
