@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from common.data.listing import case_name
+from common.files import read_csv
 from common.sequences import SEQUENCES
 
 from . import ROOT
@@ -139,6 +140,11 @@ class Server:
         path, body = f"/infer/{model}?output=image&image={quote(image)}", urlencode({"params": json.dumps(params)})
         return nib.Nifti1Image.from_bytes(gzip.decompress(self.ask("POST", path, body, form)))
 
+    def classify(self, model: str, image: str) -> dict[str, Any]:
+        """Return what a model says of an image of the studies as a whole."""
+        path = f"/infer/{model}?output=json&image={quote(image)}"
+        return json.loads(self.ask("POST", path, urlencode({"params": "{}"}), "application/x-www-form-urlencoded"))
+
     def save_label(self, image: str, label: Path) -> None:
         """Save the final label of an image, as a viewer does."""
         mark = uuid.uuid4().hex
@@ -173,8 +179,11 @@ class Check:
     def __init__(self, bundle: str, folder: Path, python: Path) -> None:
         self.bundle, self.folder, self.python = bundle, folder, python
         self.source, self.app, self.studies = ROOT / "bundles" / bundle, folder / "app", folder / "studies"
-        self.model, self.results, self.log = self.app / "model" / bundle, folder / "results", folder / "server.log"
         self.config = _read(self.source / "configs" / "inference.json")
+        # A folder's name says what kind of answer a model gives, and images are taken for granted.
+        self.classifies = "SaveMapsd" not in str(self.config["postprocessing"])
+        self.name = f"{bundle}_classification" if self.classifies else bundle
+        self.model, self.results, self.log = self.app / "model" / self.name, folder / "results", folder / "server.log"
         self.shown = self.config.get("displayable_configs", {})
         self.quick = {name: min(value, self.shown[name]) for name, value in QUICK.items() if name in self.shown}
         self.data = _read(self.source / "demo" / "dataset.json")
@@ -197,6 +206,7 @@ class Check:
         shutil.copytree(app, self.app, ignore=shutil.ignore_patterns("__pycache__"))
         with zipfile.ZipFile(pack(self.bundle, dst=str(self.folder))) as packed:
             packed.extractall(self.app / "model")
+        (self.app / "model" / self.bundle).rename(self.model)
         train = self.model / "configs" / "train.json"
         config = _read(train)
         quick = {name: min(value, config[name]) for name, value in QUICK.items() if name in config}
@@ -228,7 +238,7 @@ class Check:
         command = [str(self.python), "-m", "monailabel.main", "start_server"]
         command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
         # With its default source the server would ask the network which models there are.
-        for name, value in {"models": self.bundle, "zoo_source": "ngc", "sam2": "false"}.items():
+        for name, value in {"models": self.name, "zoo_source": "ngc", "sam2": "false"}.items():
             command += ["--conf", name, value]
         with open(self.log, "w") as log:
             output: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
@@ -247,8 +257,8 @@ class Check:
         """The server starts and knows the bundle as a model and as a trainer."""
         info = self.server.info()
         for kind in ("models", "trainers"):
-            _demand(self.bundle in info[kind], f"{kind}: {list(info[kind])}")
-        return f"labels {info['models'][self.bundle]['labels']}"
+            _demand(self.name in info[kind], f"{kind}: {list(info[kind])}")
+        return f"labels {info['models'][self.name]['labels']}"
 
     def check_command_line(self) -> str:
         """What ``python -m monai.bundle run`` writes for the image alone is there to compare with."""
@@ -259,12 +269,13 @@ class Check:
             *(word for name, value in self.quick.items() for word in (f"--{name}", value)),
             env=self.environment,
         )
-        return ", ".join(path.name for path in sorted((self.results / self.case).glob("*.nii.gz")))
+        written = [*(self.results / self.case).glob("*.nii.gz"), *self.results.glob("predictions.csv")]
+        return ", ".join(path.name for path in sorted(written))
 
     def check_pred(self, content: str) -> str:
         """The server's answer to an image alone is not empty, on its grid, and equal to what the command line wrote."""
         params = {**self.quick, "pred_content": content} if "pred_content" in self.shown else self.quick
-        pred = self.server.infer(self.bundle, self.case, params)
+        pred = self.server.infer(self.name, self.case, params)
         image: Any = nib.load(self.image)
         written: Any = nib.load(self.results / self.case / f"{self.case}_{content}.nii.gz")
         _demand(pred.shape == image.shape[:3], f"shape {pred.shape} for an image of {image.shape}")
@@ -276,6 +287,15 @@ class Check:
         _demand(difference <= allowed, f"differs by {difference:g}")
         return f"{np.count_nonzero(got)} voxels, from {got.min():g} to {got.max():g}, differ by {difference:g}"
 
+    def check_classes(self) -> str:
+        """The server's answer to an image alone is a probability of each class, that which the command line wrote."""
+        answer = self.server.classify(self.name, self.case)
+        (row,) = read_csv(self.results / "predictions.csv")
+        expected = [float(value) for name, value in row.items() if name.startswith("probability")]
+        got = [each["score"] for each in answer["prediction"]]
+        _demand(len(got) == len(expected) and np.allclose(got, expected, atol=1e-4), f"{got} for {expected}")
+        return ", ".join(f"{each['label']} {each['score']:.4f}" for each in answer["prediction"])
+
     def check_training(self) -> str:
         """An epoch through the server changes the part of the main stage in the copy's weights, and nothing else."""
         for item in self.labelled():
@@ -283,7 +303,7 @@ class Check:
         ours = self.source / "models" / "model.pt"
         untouched = ours.read_bytes()
         before = self._weights()
-        self.server.train(self.bundle, {"max_epochs": 1})
+        self.server.train(self.name, {"max_epochs": 1})
         after = self._weights()
         _demand(before.keys() == after.keys(), "the weights have other names")
         parts = {name.partition(".")[0] for name in before if "." in name}
@@ -327,9 +347,12 @@ def check(bundle: str, env_dir: str | None = None) -> None:
             "the server knows the bundle": checks.check_info,
             "the command line examines an image alone": checks.check_command_line,
         }
-        for content in checks.contents():
-            steps[f"the server's {content} is that of the command line"] = partial(checks.check_pred, content)
-        steps["training through the server changes the main part"] = checks.check_training
+        if checks.classifies:
+            steps["the server's classes are those of the command line"] = checks.check_classes
+        else:
+            for content in checks.contents():
+                steps[f"the server's {content} is that of the command line"] = partial(checks.check_pred, content)
+            steps["training through the server changes the main part"] = checks.check_training
         with checks.serving():
             for name, step in steps.items():
                 try:
