@@ -25,7 +25,6 @@ from torch import nn
 
 from common.evaluation import CaseEvaluator
 from common.files import Failures
-from common.handlers.classification import Classification
 from common.handlers.detection import Detection
 from common.handlers.report import CaseReport, Previews, case_figure, write_samples
 from common.report.figures import png
@@ -160,15 +159,15 @@ def test_without_labels_the_page_says_nothing_of_detection(tmp_path):
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
     """The report of a run whose cases have classes and nothing to draw: handler and folder."""
-    folder, scores = tmp_path_factory.mktemp("classes"), Classification()
-    handler = CaseReport(str(folder), "Title", scores=scores)
-    run_classifier([classified("b", [0.25, 0.75], 1), classified("a", [0.625, 0.375])], scores, handler)
+    folder = tmp_path_factory.mktemp("classes")
+    handler = CaseReport(str(folder), "Title")
+    run_classifier([classified("b", [0.25, 0.75], 1), classified("a", [0.625, 0.375])], handler)
     return handler, folder
 
 
 def test_cases_without_a_map_are_listed_without_pictures(classes):
     _, folder = classes
-    assert headings(folder) == ["Cases", "Classification", "Classification by case", "Versions"]
+    assert headings(folder) == ["Cases", "Versions"]
     assert "data:image/png" not in (folder / "report.html").read_text(encoding="utf-8")
     assert [path.name for path in folder.iterdir()] == ["report.html"]
 

@@ -1,3 +1,8 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +101,33 @@ def test_where_the_network_looked_is_drawn_of_each_case_and_shown_of_each_site_a
     assert len(seen) == len(CASES) == len(list(tmp_path.rglob("*_evidence.png")))
     (looked,) = (section for section in scores.sections() if section.title == "Where the network looked")
     assert {picture.caption[0] for picture in looked.pictures} == {"a", "b", "n", "t"}
+
+
+SHARED = """
+    import sys
+    sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
+    import torch.distributed as dist
+    from test_sites import CASES, run
+    from common.handlers.sites import SiteScores
+    dist.init_process_group("gloo")
+    run(CASES[dist.get_rank() :: 2], SiteScores({folder!r}, num_resamples=10, target_sites=["T"]))
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(tmp_path):
+    here = Path(__file__).parent
+    places = {"root": str(here.parents[1]), "tests": str(here.parent), "here": str(here)}
+    script = tmp_path / "shared.py"
+    script.write_text(textwrap.dedent(SHARED.format(folder=str(tmp_path / "shared"), **places)))
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29573", str(script)]
+    subprocess.run(start, check=True, timeout=300)
+    run(CASES, SiteScores(str(tmp_path / "alone"), num_resamples=10, target_sites=["T"]))
+    for name in ("per_patient.csv", "summary.csv"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_a_site_may_be_a_number():
+    scores = SiteScores(target_sites=["3"])
+    assert run([case("a", 3, 0), case("b", 4, 1)], scores)["target: accuracy"] == 1

@@ -6,12 +6,15 @@ import socket
 
 import pytest
 import torch
-from bundle_runs import BUNDLES, ROOT
+from bundle_runs import BUNDLES, ROOT, config_of
 from first_step import first_step
 from torch.multiprocessing import spawn
 
 from ci.recipes import recipe_of
 from common.phantoms.__main__ import write_phantoms
+
+SHARED = [name for name in BUNDLES if "sampler" not in config_of(name, "train")["train"]]
+"""Those whose processes share a batch; where batches are drawn, each process draws its own."""
 
 TRAINING, VALIDATION = 4, 3
 """Cases: two processes share the first evenly, and all are in the first batch; of the second they have 2 and 1."""
@@ -39,7 +42,7 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", SHARED)
 def test_two_processes_train_and_validate_as_one_does(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # float64, and one device might be all there is
     data = tmp_path / "data"
