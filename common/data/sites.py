@@ -129,23 +129,26 @@ def redraw(parts: Mapping[str, Sequence[Item]], seed: int) -> dict[str, list[Ite
     return _drawn([item for items in parts.values() for item in items], sizes, seed)
 
 
-def cases_of_split(listing: Callable[..., list[Item]], split: str, split_seed: int | None = None) -> list[Item]:
+def cases_of_split(
+    listing: Callable[..., list[Item]], split: str, split_seed: int | None = None, progress: bool = True
+) -> list[Item]:
     """Return the cases of a part as a data set has it, or as it is drawn anew, see ``redraw``.
 
     Args:
         listing: returns the cases of a ``split``.
         split: ``training``, ``validation`` or ``testing``.
         split_seed: of the draw; None leaves the parts as they are.
+        progress: show a progress bar while files are checked.
     """
     if split_seed is None:
-        return listing(split=split)
+        return listing(split=split, progress=progress)
     parts: dict[str, list[Item]] = {}
     for part in PARTS:
         try:
-            parts[part] = listing(split=part)
+            parts[part] = listing(split=part, progress=progress)
         except FileNotFoundError:
             parts[part] = []
-    return redraw(parts, split_seed)[split] or listing(split=split)
+    return redraw(parts, split_seed)[split] or listing(split=split, progress=progress)
 
 
 def _cells(items: Sequence[Item]) -> dict[tuple[str, int], list[str]]:

@@ -122,7 +122,7 @@ def test_other_parts_are_as_large_in_each_site_and_class():
 def test_cases_are_those_of_the_data_set_or_drawn_anew():
     parts = split_within_cells(ITEMS, (0.8, 0, 0.2))
 
-    def listing(split):
+    def listing(split, progress):
         if not parts[split]:
             raise FileNotFoundError("expected validation cases, got none")
         return parts[split]
