@@ -84,7 +84,8 @@ def listed(layers: Sequence[str], dataset_dir: Path, **settings: Any) -> Listed:
         items = parser.get_parsed_content("cases")
     left_out = [message for message in messages if message.startswith("left out: ")]
     reasons = parser.get_parsed_content("failures").reasons
-    return Listed(items, reasons, left_out, parser.get_parsed_content("label_values"))
+    values = parser.get_parsed_content("label_values") if "label_values" in parser else None
+    return Listed(items, reasons, left_out, values)
 
 
 def judge(inputs: Sequence[Input], layers: Sequence[str], folder: Path) -> Iterator[Verdict]:
