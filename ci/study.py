@@ -61,11 +61,12 @@ def study(
     for name, patients in data.items():
         if (folder / name / "dataset.json").is_file():
             continue
-        given = {"phantom": recipe.phantom, **patients}
+        given = dict(patients)
         if "real" in given:
-            write_real(given.pop("real"), real_dir, folder / name, **{k: v for k, v in given.items() if k != "phantom"})
+            write_real(given.pop("real"), real_dir, folder / name, **given)
         else:
-            run_module("common.phantoms", given.pop("phantom"), dst=folder / name, num_workers=num_workers, **given)
+            phantom = given.pop("phantom", recipe.phantom)
+            run_module("common.phantoms", phantom, dst=folder / name, num_workers=num_workers, **given)
     KINDS[kind](bundle, run_bundle if kind == "training" else partial(bundle_parser, bundle), fields, folder, **options)
 
 

@@ -8,7 +8,6 @@ and, last, ``dataset.json``. The same command gives the same bytes.
 """
 
 import gzip
-import hashlib
 import inspect
 import json
 import logging
@@ -30,10 +29,9 @@ from ..files import BadFileError, Failures, replacing, write_bytes, write_text
 from ..transforms.slices import axial_axis
 from .names import check_name, twins_of
 from .reading import is_film, unusual_header
+from .sites import PARTS, in_drawn_order
 from .sources import SOURCES, Source
 from .sources.scans import Channel, Scan, Volume
-
-PARTS = ("training", "validation", "testing")
 
 SLICES = {"training": "healthy", "testing": "lesion"}
 """Which slices of a case a part is for when slices are split, not patients."""
@@ -189,7 +187,7 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float], seed: in
         raise ValueError(
             f"fractions must be three numbers, for {', '.join(PARTS)}, that sum to 1, as 0.7,0.1,0.2, got {fractions}."
         )
-    order = sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
+    order = in_drawn_order(set(patients), seed)
     num_folds = int(1 / fractions[2] + 1e-6) if fractions[2] else 1
     if not 0 <= fold < num_folds:
         raise ValueError(f"fold must be one of 0 to {num_folds - 1}, as {fractions[2]:g} are for testing, got {fold}.")

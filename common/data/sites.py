@@ -12,7 +12,7 @@ they are. Skulls are to be stripped before, so that the background is 0 (HD-BET 
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,11 @@ def cases_of_split(
     return redraw(parts, split_seed)[split] or listing(split=split, progress=progress)
 
 
+def in_drawn_order(patients: Iterable[str], seed: int) -> list[str]:
+    """Return patients in the order of a hash, which is the same everywhere, and where one more moves few others."""
+    return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
+
+
 def _cells(items: Sequence[Item]) -> dict[tuple[str, int], list[str]]:
     """Return the patients of each site and class."""
     cells: dict[tuple[str, int], list[str]] = {}
@@ -163,10 +168,10 @@ def _cells(items: Sequence[Item]) -> dict[tuple[str, int], list[str]]:
 
 
 def _drawn(items: Sequence[Item], sizes: Mapping[tuple, Mapping[str, int]], seed: int) -> dict[str, list[Item]]:
-    """Return the items of each part, the patients of each cell in the order of a hash, as it is the same everywhere."""
+    """Return the items of each part, the patients of each cell in their drawn order."""
     part_of: dict[str, str] = {}
     for cell, patients in _cells(items).items():
-        order = sorted(patients, key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
+        order = in_drawn_order(patients, seed)
         names = [part for part, count in sizes[cell].items() for _ in range(count)]
         part_of |= dict(zip(order, names, strict=True))
     return {part: [item for item in items if part_of[str(item["patient"])] == part] for part in PARTS}

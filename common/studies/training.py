@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,7 +207,7 @@ def _train_and_try(
     name: str, run: Run, plan: TrainingPlan, measures: Measures, arm: Arm, seed: int, folder: Path
 ) -> None:
     own, seeded = folder_of(folder, arm.name, seed), dict.fromkeys(plan.seeded, seed)
-    models = {"": own / "model.pt", **({LAST: own / "last.pt"} if plan.last else {})}
+    models = _models(plan, own)
     if not models[""].is_file():
         settings = {**plan.settings, **arm.settings, **seeded, "resume": True, "train_parts": "all"}
         if arm.synthesizer:
@@ -233,12 +232,18 @@ def _train_and_try(
 def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
     """Write what a classifier of adjusted vectors says, in the tables that a trained network's evaluation has."""
     theirs, own = folder_of(folder, arm.harmonised, seed), folder_of(folder, arm.name, seed)
-    learnt = theirs / f"{arm.train}, training"
-    if not (learnt / "latents.npz").is_file():
-        options = {**plan.evaluation, "split": "training", "model_path": theirs / "model.pt", "output_dir": learnt}
-        run(name, "inference", *plan.overlays, dataset_dir=folder / arm.train, **options)
-    for test, epoch in product(arm.tests, ["", LAST] if plan.last else [""]):
-        write_harmonised(learnt, theirs / test, own / f"{test}{epoch}")
+    for epoch, model in _models(plan, theirs).items():
+        learnt = theirs / f"{arm.train}, training{epoch}"
+        if not (learnt / "latents.npz").is_file():
+            options = {**plan.evaluation, "split": "training", "model_path": model, "output_dir": learnt}
+            run(name, "inference", *plan.overlays, dataset_dir=folder / arm.train, **options)
+        for test in arm.tests:
+            write_harmonised(learnt, theirs / f"{test}{epoch}", own / f"{test}{epoch}")
+
+
+def _models(plan: TrainingPlan, own: Path) -> dict[str, Path]:
+    """Return the weights of a training that are tried, by what stands behind the name of its row."""
+    return {"": own / "model.pt", **({LAST: own / "last.pt"} if plan.last else {})}
 
 
 def records_of(folder: Path) -> list[Record]:

@@ -35,15 +35,18 @@ CASES = [
 
 
 def run(cases, scores):
+    parts = ("probability", "distance", "latent")
+
+    def told(output):
+        said = output["pred"].reshape(-1, 7)[0].split([2, 2, 3])
+        return {**output, **dict(zip(parts, said, strict=True))}
+
     evaluator = SupervisedEvaluator(
         torch.device("cpu"),
         DataLoader(Dataset(cases), batch_size=1),
         nn.Identity(),
         inferer=lambda inputs, network: inputs,
-        postprocessing=lambda output: {
-            **output,
-            **dict(zip(("probability", "distance", "latent"), output["pred"][0].split([2, 2, 3]), strict=True)),
-        },
+        postprocessing=told,
         val_handlers=[scores],
     )
     evaluator.run()
@@ -86,18 +89,7 @@ def test_where_the_network_looked_is_drawn_of_each_case_and_shown_of_each_site_a
     seen = []
     scores = SiteScores(str(tmp_path), evidence=lambda image: seen.append(image) or image[0], num_looked=4)
     square = [{**one, "image": one["image"].expand(1, 7, 7).contiguous()} for one in CASES]
-    evaluator_output = ("probability", "distance", "latent")
-    SupervisedEvaluator(
-        torch.device("cpu"),
-        DataLoader(Dataset(square), batch_size=1),
-        nn.Identity(),
-        inferer=lambda inputs, network: inputs,
-        postprocessing=lambda output: {
-            **output,
-            **dict(zip(evaluator_output, output["pred"][0, 0].split([2, 2, 3]), strict=True)),
-        },
-        val_handlers=[scores],
-    ).run()
+    run(square, scores)
     assert len(seen) == len(CASES) == len(list(tmp_path.rglob("*_evidence.png")))
     (looked,) = (section for section in scores.sections() if section.title == "Where the network looked")
     assert {picture.caption[0] for picture in looked.pictures} == {"a", "b", "n", "t"}
