@@ -285,26 +285,24 @@ class Patience:
     def __init__(self, validator: Any, epochs: int | None, warm_up: int = 0) -> None:
         self.validator, self.warm_up = validator, warm_up
         self.epochs = float("inf") if epochs is None else epochs
-        self.best, self.since = float("inf"), 0
+        self.best, self.best_epoch = float("inf"), 0
 
     def attach(self, engine: Any) -> None:
-        """Add the handler to a trainer, behind the one that validates."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._judge)
+        """Add the handler to a trainer: it acts whenever the validator has been run."""
+        self.validator.add_event_handler(Events.COMPLETED, self._judge, engine)
         engine.also_kept["patience"] = self
 
-    def _judge(self, engine: Any) -> None:
-        score = self.validator.state.metrics[self.validator.state.key_metric_name]
-        if score < self.best or engine.state.epoch <= self.warm_up:
-            self.best, self.since = min(score, self.best), 0
-            return
-        self.since += 1
-        if self.since >= self.epochs:
+    def _judge(self, validator: Any, engine: Any) -> None:
+        score, epoch = validator.state.metrics[validator.state.key_metric_name], engine.state.epoch
+        if score < self.best or epoch <= self.warm_up:
+            self.best, self.best_epoch = min(score, self.best), epoch
+        elif epoch - self.best_epoch >= self.epochs:
             engine.terminate()
 
     def state_dict(self) -> dict[str, float]:
         """Return what a training that is resumed goes on with."""
-        return {"best": self.best, "since": self.since}
+        return {"best": self.best, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on with it."""
-        self.best, self.since = state["best"], int(state["since"])
+        self.best, self.best_epoch = state["best"], int(state["best_epoch"])

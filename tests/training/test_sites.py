@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -115,14 +113,18 @@ def test_validation_images_are_judged_by_classifier_or_centres():
         ValidationLoss("both")
 
 
-def ended(scores, epochs, warm_up=0, first=None):
+def ended(scores, epochs, warm_up=0, interval=1, first=None):
     """Return after which epoch a training of these validation losses ends, and its patience."""
-    validator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="loss"))
-    patience, engine = Patience(validator, epochs, warm_up), Engine(lambda *_: None)
+    validator, engine = Engine(lambda *_: None), Engine(lambda *_: None)
+    validator.state.key_metric_name = "loss"
+    patience = Patience(validator, epochs, warm_up)
     engine.also_kept = {}
-    engine.add_event_handler(
-        Events.EPOCH_COMPLETED, lambda e: validator.state.metrics.update(loss=scores[e.state.epoch - 1])
-    )
+
+    def validate(engine):
+        validator.state.metrics["loss"] = scores[engine.state.epoch - 1]
+        validator.run([0])
+
+    engine.add_event_handler(Events.EPOCH_COMPLETED(every=interval), validate)
     patience.attach(engine)
     if first is not None:
         patience.load_state_dict(first)
@@ -137,9 +139,13 @@ def test_a_training_that_gets_no_better_ends():
     assert ended([5, 4, 4, 3, 4, 4], 3)[0] == 6
 
 
+def test_epochs_without_validation_are_waited_for_too():
+    assert ended([9, 4, 9, 4, 9, 4, 9, 4], 3, interval=2)[0] == 6
+
+
 def test_it_is_given_time_to_begin_and_remembers_when_it_is_resumed():
     assert ended([1, 2, 2, 2, 2, 2, 2], 2, warm_up=4)[0] == 6
-    assert ended([4, 4, 4], 3, first={"best": 3.0, "since": 2})[0] == 1
+    assert ended([4, 4, 4], 3, first={"best": 3.0, "best_epoch": -2})[0] == 1
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
