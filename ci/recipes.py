@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
         fast: keys that make a run short, by config.
         study: its ``kind``, options of the ``patients`` that are drawn for it, of a study of trainings of each data
             set, and what the plan of that kind has, see ``common.studies``.
-        studies: further ones, by name.
+        studies: further ones, by name; one with a ``base`` has what another one has, but for what it says itself.
         benchmark: settings that ``ci.benchmark`` compares; ``long`` ones take minutes.
         gpu_check: ``settings`` of the inferer at the paper's size, which cost less than the paper's own and find
             something to do in the demonstration, and options of its ``gates``, see ``ci.gpu_check``.
@@ -50,6 +50,11 @@ class Recipe(NamedTuple):
     benchmark: Sequence[Mapping[str, Any]] = ()
     gpu_check: Mapping[str, Mapping[str, Any]] = {}
     overlays: Mapping[str, Mapping[str, Any]] = {}
+
+    def plan(self, name: str) -> dict[str, Any]:
+        """Return a study, ``study`` or one of ``studies``."""
+        fields = dict({"study": self.study, **self.studies}[name])
+        return {**self.plan(fields.pop("base")), **fields} if "base" in fields else fields
 
 
 def bundle_names() -> list[str]:

@@ -16,6 +16,7 @@ from common.studies.detection import detection_study
 from common.studies.origins import origins_study
 from common.studies.painted import write_painted
 from common.studies.segmentation import segmentation_study
+from common.studies.stacks import write_stacks
 from common.studies.training import training_study
 
 from . import ROOT, bundle_parser, run_bundle, run_module
@@ -29,7 +30,7 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 
 
-REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted}
+REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted, "stacks": write_stacks}
 """Data sets that are made of real ones, by the name that plans have for them."""
 
 
@@ -55,9 +56,11 @@ def study(
             ``--num_seeds 1``, or ``--num_repeats 1``, makes them short.
     """
     recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / plan).resolve()
-    fields = dict({"study": recipe.study, **recipe.studies}[plan])
+    fields = recipe.plan(plan)
     kind = fields.pop("kind")
     data = fields["data"] if "data" in fields else patients_of(fields.pop("patients"))
+    if fields.get("folds"):
+        data = {f"{name} {n}": {**data[name], "fold": n} for name in data for n in range(fields["folds"])}
     for name, patients in data.items():
         if (folder / name / "dataset.json").is_file():
             continue
@@ -83,7 +86,7 @@ def write_real(kind: str, real_dir: str | None, dst: Path, **options: Any) -> No
         ValueError: if no real data set is given.
     """
     if real_dir is None:
-        raise ValueError(f"this plan is about real data: expected --real_dir, a folder with dataset.json, for {kind}.")
+        raise ValueError(f"this plan is about real data: expected --real_dir, the folder of what {kind} is made of.")
     REAL[kind](real_dir, str(dst), **options)
 
 

@@ -15,10 +15,10 @@ from common.studies.training import Arm, Synthesizer, TrainingPlan, folder_of
 RECIPES = {name: recipe_of(name) for name in bundle_names()}
 STUDIES = {name: dict(recipe.study) for name, recipe in RECIPES.items() if recipe.study}
 TRAININGS = [
-    pytest.param(name, plan, id=f"{name}-{number}")
+    pytest.param(name, recipe.plan(plan), id=f"{name}-{plan}")
     for name, recipe in RECIPES.items()
-    for number, plan in enumerate([recipe.study, *recipe.studies.values()])
-    if plan.get("kind") == "training"
+    for plan in ("study", *recipe.studies)
+    if recipe.plan(plan).get("kind") == "training"
 ]
 
 
@@ -71,7 +71,7 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
 
 def learns_from(data):
     """Return what there is to learn from in a data set: patients, or cells of sites."""
-    return data.get("cells", data)["training"]
+    return data.get("cells", data).get("training") or data["target"]
 
 
 @pytest.mark.parametrize(("bundle", "plan"), TRAININGS)

@@ -19,7 +19,7 @@ from ..metrics.statistics import Record, Row, Statistic, difference, mean_of, wi
 from ..metrics.tumours import tumour_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
-from .harmonised import write_harmonised
+from .controls import write_by_column, write_harmonised
 from .tables import NUM_BOOTSTRAPS, on_page
 
 
@@ -57,6 +57,8 @@ class Arm(NamedTuple):
         synthesizer: name of one that is trained first; empty takes the one that comes with the bundle.
         harmonised: name of an arm whose network makes the vectors that ComBat adjusts and a linear classifier learns
             from, in place of a training.
+        column: of a list of cases, whose numbers a linear classifier learns from, in place of a training; of the sites
+            that ``target_sites`` of the settings says.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Arm(NamedTuple):
     seeds: int | None = None
     synthesizer: str = ""
     harmonised: str = ""
+    column: str = ""
 
 
 class Synthesizer(NamedTuple):
@@ -99,6 +102,8 @@ class TrainingPlan(NamedTuple):
             all. Without groups tumours are measured.
         last: try the last epoch of each training, too, in a row of its own.
         overlays: names of configs over ``train.json`` and ``inference.json``.
+        folds: of all patients; in place of a seed each training has a data set of its own, ``<name> <fold>``, and
+            the cases that are tried are put together. 0: seeds share their data.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -111,6 +116,11 @@ class TrainingPlan(NamedTuple):
     groups: Mapping[str, Sequence[Sequence[Any]]] = {}
     last: bool = False
     overlays: Sequence[str] = ()
+    folds: int = 0
+
+    def data_set(self, folder: Path, name: str, seed: int) -> Path:
+        """Return the folder of a data set as the training of a seed has it."""
+        return folder / (f"{name} {seed}" if self.folds else name)
 
 
 def training_study(
@@ -140,7 +150,8 @@ def training_study(
     fields = TrainingPlan(**plan)
     chosen = fields.arms[:num_rows] if rows is None else [fields.arms[row] for row in ensure_tuple(rows)]
     arms = [Arm(**arm) for arm in chosen]
-    seeds = {arm.name: range(min(arm.seeds or fields.seeds, num_seeds or fields.seeds)) for arm in arms}
+    num_trainings = fields.folds or min(fields.seeds, num_seeds or fields.seeds)
+    seeds = {arm.name: range(min(arm.seeds or num_trainings, num_trainings)) for arm in arms}
     at_once = Parallel(num_jobs, prefer="threads")
     wanted = dict.fromkeys(arm.synthesizer for arm in arms if arm.synthesizer)
     made = {each: Synthesizer(**fields.synthesizers[each]) for each in wanted}
@@ -150,10 +161,12 @@ def training_study(
         num_bootstraps = 0  # seeds have patients of their own
     train_and_try = partial(_train_and_try, name, run, fields, measures)
     jobs = [(arm, seed) for seed in range(max(map(len, seeds.values()))) for arm in arms if seed in seeds[arm.name]]
-    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs if not arm.harmonised)
+    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs if not (arm.harmonised or arm.column))
     for arm, seed in jobs:
         if arm.harmonised:
             _harmonise_and_try(name, run, fields, arm, seed, folder)
+        elif arm.column:
+            _try_column(fields, arm, seed, folder)
     table: list[Row] = []
     for test in dict.fromkeys(test for arm in arms for test in arm.tests):
         tried = [arm for arm in arms if test in arm.tests]
@@ -164,6 +177,8 @@ def training_study(
                 ]
                 for arm in tried
             }
+            if fields.folds:
+                found = {arm: [[record for fold in folds for record in fold]] for arm, folds in found.items()}
             table += [{"test": test, **row} for row in compare(found, measures, num_bootstraps)]
     write_csv(folder / "study.csv", table)
     sections = [
@@ -213,7 +228,8 @@ def _train_and_try(
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
         paths = {"output_dir": own / "training", "model_path": models[""]}
-        run(name, "train", *plan.overlays, dataset_dir=folder / arm.train, **paths, **settings)
+        dataset_dir = plan.data_set(folder, arm.train, seed)
+        run(name, "train", *plan.overlays, dataset_dir=dataset_dir, **paths, **settings)
     if plan.last and not models[LAST].is_file():
         (last,) = (own / "training" / "checkpoints").glob("*_last.pt")
         part = last.name.removesuffix("_last.pt")
@@ -226,7 +242,7 @@ def _train_and_try(
             if not (out / "per_patient.csv").is_file():
                 options = {**plan.evaluation, **seeded_in_tests, "model_path": model, "output_dir": out}
                 first, *others = measures.configs
-                run(name, first, *plan.overlays, *others, dataset_dir=folder / test, **options)
+                run(name, first, *plan.overlays, *others, dataset_dir=plan.data_set(folder, test, seed), **options)
 
 
 def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
@@ -236,9 +252,19 @@ def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: 
         learnt = theirs / f"{arm.train}, training{epoch}"
         if not (learnt / "latents.npz").is_file():
             options = {**plan.evaluation, "split": "training", "model_path": model, "output_dir": learnt}
-            run(name, "inference", *plan.overlays, dataset_dir=folder / arm.train, **options)
+            run(name, "inference", *plan.overlays, dataset_dir=plan.data_set(folder, arm.train, seed), **options)
         for test in arm.tests:
             write_harmonised(learnt, theirs / f"{test}{epoch}", own / f"{test}{epoch}")
+
+
+def _try_column(plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
+    """Write what a classifier of a column says, in the same tables."""
+    sites = {**plan.settings, **arm.settings}["target_sites"]
+    learnt = plan.data_set(folder, arm.train, seed)
+    for test in arm.tests:
+        for epoch in ("", LAST) if plan.last else ("",):
+            own = folder_of(folder, arm.name, seed) / f"{test}{epoch}"
+            write_by_column(learnt, plan.data_set(folder, test, seed), arm.column, sites, own)
 
 
 def _models(plan: TrainingPlan, own: Path) -> dict[str, Path]:

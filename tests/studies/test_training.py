@@ -1,6 +1,7 @@
 """A study of trainings: what is run, and numbers that are those of the metrics."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -193,6 +194,23 @@ def test_each_seed_may_have_a_split_of_its_own_and_then_there_are_no_intervals(t
     assert all("seed" in options for configs, options in bundle.runs if configs == ("train",))
     row = read_table(tmp_path / "study.csv")["first"]
     assert (float(row["target_accuracy"]), row["target_accuracy_low"]) == (1, "nan")
+
+
+def test_folds_have_data_of_their_own_and_are_put_together(tmp_path):
+    bundle, folds = Classifying(), [tmp_path / f"one {fold}" for fold in (0, 1)]
+    cells = [(site, k) for site in "TAB" for k in (0, 1, 0, 1)]
+    items = [{"case": n, "patient": n, "site": s, "image_label": k, "position": k} for n, (s, k) in enumerate(cells)]
+    parts = {"training": items, "testing": items}
+    for folder in folds:
+        folder.mkdir()
+        (folder / "dataset.json").write_text(json.dumps(parts))
+    position = {"name": "position", "train": "one", "tests": ["one"], "column": "position"}
+    plan = {**CLASSES, "arms": [position, *CLASSES["arms"]], "folds": 2, "settings": {"target_sites": ["T"]}}
+    training_study("name", bundle, plan, tmp_path, num_bootstraps=20)
+    assert {options["dataset_dir"] for _, options in bundle.runs} == set(folds)
+    rows = read_table(tmp_path / "study.csv")
+    assert [rows[name]["seeds"] for name in ("first", "position", "position, last epoch")] == ["1", "1", "1"]
+    assert [float(rows[name]["crossed_auroc"]) for name in ("first", "position")] == [1, 1]
 
 
 def test_cases_of_other_groups_do_not_count(tmp_path):

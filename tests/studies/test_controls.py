@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 
 from common.files import read_csv, write_csv
-from common.studies.harmonised import write_harmonised
+from common.studies.controls import write_by_column, write_harmonised
 
 RNG = np.random.default_rng(0)
 MOVED = {"T": 0.0, "A": 4.0, "B": -4.0}
@@ -34,3 +36,18 @@ def test_classes_are_told_where_their_sites_were_never_seen_with_them(tmp_path):
     assert all(abs(float(row["probability_0"]) + float(row["probability_1"]) - 1) < 1e-9 for row in rows)
     assert list(rows[0]) == list(read_csv(tried / "predictions.csv")[0])
     assert (tmp_path / "out" / "per_patient.csv").read_text() == (tried / "per_patient.csv").read_text()
+
+
+def test_a_number_that_tells_the_class_is_enough(tmp_path):
+    def item(part, n, site):
+        far = n % 5 in (0, 4)
+        known = {"site": site, "image_label": int(far == (site == "T")), "position": n % 5 / 4}
+        return {"case": f"{part}{n}{site}", "patient": f"{part}{n}{site}", **known}
+
+    content = {part: [item(part, n, site) for n in range(20) for site in "TA"] for part in ("training", "testing")}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    write_by_column(tmp_path, tmp_path, "position", ["T"], tmp_path / "out")
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    assert all((row["prediction"] == row["image_label"]) == (row["site"] == "T") for row in rows)
+    assert [row["case"] for row in rows] == [item["case"] for item in content["testing"]]
+    assert read_csv(tmp_path / "out" / "per_patient.csv")[1] == {"case": "testing0A", "patient": "testing0A"}

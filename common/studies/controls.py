@@ -1,5 +1,7 @@
-"""A baseline of classifiers of several sites: their vectors adjusted by ComBat, and a linear classifier of them."""
+"""What classifiers of several sites are compared with: linear ones of adjusted vectors, or of what is no image."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,37 @@ def write_harmonised(learnt: Path, tried: Path, dst: Path) -> None:
         rows.append({**row, **said, "nearest": int(d.argmin()), "prediction": int(p.argmax())})
     write_csv(dst / "predictions.csv", rows)
     write_csv(dst / "per_patient.csv", read_csv(tried / "per_patient.csv"))
+
+
+def write_by_column(learnt: Path, tried: Path, column: str, sites: Sequence[str], dst: Path) -> None:
+    """Write ``predictions.csv`` and ``per_patient.csv`` of cases as a number of theirs and its square tell the class.
+
+    Distances are the probabilities of the other classes.
+
+    Args:
+        learnt: data set whose cases for training are learnt from.
+        tried: data set whose cases for testing are tried.
+        column: of both lists of cases.
+        sites: whose cases are learnt from.
+        dst: folder of the tables.
+    """
+    taught = [item for item in _listed(learnt, "training") if item["site"] in sites]
+    asked = _listed(tried, "testing")
+    seen, new = (np.array([[item[column], item[column] ** 2] for item in items]) for items in (taught, asked))
+    classifier = LogisticRegression(C=1e6, max_iter=1000, class_weight="balanced")
+    classifier.fit(seen, [item["image_label"] for item in taught])
+    rows = []
+    for item, p in zip(asked, classifier.predict_proba(new), strict=True):
+        said: dict[str, Any] = {f"probability_{k}": float(value) for k, value in enumerate(p)}
+        said |= {f"distance_{k}": 1 - float(value) for k, value in enumerate(p)}
+        known = {name: item[name] for name in ("case", "site", "image_label")}
+        rows.append({**known, **said, "nearest": int(p.argmax()), "prediction": int(p.argmax())})
+    write_csv(dst / "predictions.csv", rows)
+    write_csv(dst / "per_patient.csv", [{name: item[name] for name in ("case", "patient")} for item in asked])
+
+
+def _listed(folder: Path, part: str) -> list[dict[str, Any]]:
+    return json.loads((folder / "dataset.json").read_text())[part]
 
 
 def _read(folder: Path) -> tuple[NDArray[Any], list[str], NDArray[Any]]:
