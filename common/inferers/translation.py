@@ -11,6 +11,7 @@ from monai.utils import convert_to_numpy
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
+from ..samplers.guidance import logits_of
 from ..transforms.anomaly import smooth_in
 from ..transforms.grid import from_slices, resample_slices, to_slices
 from .grid import Grid, View, filter_radius
@@ -192,7 +193,7 @@ class TranslationInferer(SlicewiseInferer):
         if self.classifier is None:
             return image.new_zeros(len(image))
         timesteps = torch.zeros(len(image), dtype=torch.long, device=image.device)
-        return 1 - network.get_submodule(self.classifier)(image, timesteps).softmax(1)[:, 0]
+        return 1 - logits_of(network.get_submodule(self.classifier)(image, timesteps)).softmax(1)[:, 0]
 
     def threshold_warning(self, network: nn.Module) -> str:
         """Return what is doubtful about the weights' threshold, nothing where each slice has its own."""

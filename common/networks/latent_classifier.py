@@ -26,7 +26,8 @@ class LatentClassifier(nn.Module):
         embedding_dim: of the vectors.
         num_classes: that are told apart.
         centres: ``learned``, or ``fixed`` and as far from one another as can be, which the paper compares.
-        detach: the encoder does not learn from the classifier, as in the paper; false for plain classification.
+        detach: in training the encoder does not learn from the classifier, as in the paper; false for plain
+            classification.
 
     Raises:
         ValueError: if ``centres`` is unknown, or there are fewer than two classes.
@@ -52,17 +53,19 @@ class LatentClassifier(nn.Module):
         else:
             self.register_buffer("centres", simplex(num_classes, embedding_dim))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, vectors of length 1, and the centres, of length 1 too, for each image.
 
         Args:
             image: shape (B, C, *spatial).
+            more: what the encoder takes beside it, as the timesteps of noisy images.
 
         Returns:
             Shapes (B, K), (B, embedding_dim) and (B, K, embedding_dim).
         """
-        latent = F.normalize(self.encoder(image).float(), eps=1e-6)
-        logits = self.classifier(latent.detach() if self.detach else latent)
+        latent = F.normalize(self.encoder(image, *more).float(), eps=1e-6)
+        apart = self.detach and self.training  # what guides a sampler has gradients all the way
+        logits = self.classifier(latent.detach() if apart else latent)
         return logits, latent, F.normalize(self.centres).expand(len(image), -1, -1)
 
 

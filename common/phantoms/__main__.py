@@ -201,13 +201,14 @@ def write_phantoms(
             0 for ``pancreas_ct``, else 0.5.
         healthy_testing: further testing patients, who have no lesions and come last; in MR, ``<case>_wanted.nii.gz`` is
             the mask of a tumour that they might have.
-        scanner: ``a`` or ``b``.
+        scanner: ``a`` or ``b``, of ``brain_mr`` also ``c``.
         shape: voxels to the right, front and head, or pixels to the right and head; default: those of the phantom.
         spacing: mm along these; default: that of the phantom.
         twins: also write ``<case>_twin``, the same patient without lesions.
         both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, and there is no mask of the organ.
-        cells: of ``multisite_brain``, how many healthy and diseased cases there are, by split and site, as
-            ``{"training": {"S1": [16, 55]}}``; the paper's by default.
+        cells: how many healthy and diseased cases there are, by split and site, as ``{"training": {"S1": [16, 55]}}``;
+            of ``multisite_brain`` the paper's by default. Of other phantoms the sites are the scanners, and the numbers
+            above do not count.
         cohort: of ``multisite_brain``, which patients; cohorts share none.
         num_workers: processes.
 
@@ -227,11 +228,17 @@ def write_phantoms(
         spacing=tuple(spacing or plan.spacing),
         healthy_share=plan.healthy_share if healthy_share is None else healthy_share,
     )
-    counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
-    jobs = [(split, number) for split, count in counts.items() for number in range(count)]
+    if cells is None:
+        counts = {"training": training, "validation": validation, "testing": testing + healthy_testing}
+        jobs = [
+            (split, number, scanner, _is_healthy(plan, split, number, testing))
+            for split, count in counts.items()
+            for number in range(count)
+        ]
+    else:
+        jobs, plan = _of_cells(cells), plan._replace(keys=(*plan.keys, "site"))
     folder.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"with_lesions": testing, "scanner": scanner, "twins": twins, "both_labels": both_labels}
-    write = partial(_write_patient, folder, plan, **options)
+    write = partial(_write_patient, folder, plan, twins=twins, both_labels=both_labels)
     content = {
         "name": plan.name,
         "description": "synthetic, no patients",
@@ -239,6 +246,17 @@ def write_phantoms(
         **({"labels": {"0": "background", "1": "organ", "2": "tumour"}} if both_labels else {}),
     }
     _write_all(folder, content, jobs, write, num_workers)
+
+
+def _of_cells(cells: Cells) -> list[tuple[str, int, str, bool]]:
+    """Return split, number, scanner and health of all patients, of each split numbered through."""
+    return [
+        (split, number, scanner, healthy)
+        for split, sites in cells.items()
+        for number, (scanner, healthy) in enumerate(
+            (scanner, k == 0) for scanner, counts in sites.items() for k in (0, 1) for _ in range(counts[k])
+        )
+    ]
 
 
 def _write_all(
@@ -289,13 +307,12 @@ def _write_patient(
     phantom: Phantom,
     split: str,
     number: int,
-    with_lesions: int,
     scanner: str,
+    healthy: bool,
     twins: bool,
     both_labels: bool,
 ) -> dict[str, Any]:
-    """Write a patient and return the item; of the testing patients only the first ``with_lesions`` may have some."""
-    healthy = _is_healthy(phantom, split, number, with_lesions)
+    """Write a patient and return the item."""
     draw = partial(phantom.draw, SPLITS[split] + number, phantom.shape, phantom.spacing, scanner)
     patient, case = draw(not healthy), f"{split}_{scanner}_{number:03d}"
     masks = dict(patient.masks)
@@ -319,6 +336,7 @@ def _write_patient(
         "patient": case,
         "case": case,
         "image_label": int(diseased),
+        "site": scanner,
     }
     return {key: known[key] for key in phantom.keys if key in known}
 

@@ -59,8 +59,10 @@ class Scanner:
 SCANNERS = {
     "a": Scanner(),
     "b": Scanner(noise=(0.035, 0.065), grain_mm=(1.2, 2.4), bias=(0.07, 0.12), contrast=(0.8, 0.85, 1.2, 0.85)),
+    "c": Scanner(noise=(0.015, 0.03), grain_mm=(0.5, 1.0), bias=(0.02, 0.05), contrast=(1.15, 1.1, 0.85, 1.15)),
 }
-"""``a``: 3 T. ``b``: 1.5 T, noisier, other contrasts; for tests of transfer, as networks are trained on ``a``."""
+"""``a``: 3 T. ``b``: 1.5 T, noisier, other contrasts; for tests of transfer, as networks are trained on ``a``. ``c``:
+less noise and stronger contrasts than ``a``, for trainings of several scanners."""
 
 
 @dataclass(frozen=True)

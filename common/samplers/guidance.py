@@ -9,6 +9,9 @@ from torch import Tensor
 NoisyImageModel = Callable[[Tensor, Tensor], Tensor]
 """(x_t, timesteps) -> what a network trained on noisy images says of them."""
 
+NoisyClassifier = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
+"""(x_t, timesteps) -> logits, alone or first of several, as of a ``LatentClassifier``."""
+
 Guide = Callable[[Tensor, Tensor], Tensor]
 """(x_t, timesteps) -> gradient in x_t of something like a log probability, to be raised, of the shape of x_t."""
 
@@ -18,7 +21,7 @@ def total_guidance(guides: Sequence[Guide], x_t: Tensor, timesteps: Tensor) -> T
     return torch.stack([guide(x_t, timesteps) for guide in guides]).sum(0)
 
 
-def classifier_guidance(classifier: NoisyImageModel, target: int | Tensor, scale: float) -> Guide:
+def classifier_guidance(classifier: NoisyClassifier, target: int | Tensor, scale: float) -> Guide:
     """Return a guide towards a class: scale * grad log C(target | x_t, t).
 
     Source: Wolleb et al. 2022, "Diffusion Models for Medical Anomaly Detection", Eq. 7.
@@ -38,11 +41,16 @@ def classifier_guidance(classifier: NoisyImageModel, target: int | Tensor, scale
     """
 
     def log_probability(x_t: Tensor, timesteps: Tensor) -> Tensor:
-        logits = classifier(x_t, timesteps)
+        logits = logits_of(classifier(x_t, timesteps))
         classes = torch.as_tensor(target, device=x_t.device).expand(len(x_t))
         return -F.cross_entropy(logits, classes, reduction="none")
 
     return lambda x_t, timesteps: scale * gradient(log_probability, x_t, timesteps)
+
+
+def logits_of(said: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the logits of what a classifier says."""
+    return said[0] if isinstance(said, tuple) else said
 
 
 def regression_guidance(regressor: NoisyImageModel, target: float | Tensor, scale: float) -> Guide:

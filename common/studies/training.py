@@ -15,7 +15,16 @@ from ..checkpoints import read_data, read_weights, save_atomically
 from ..files import read_csv, write_csv
 from ..metrics.classification import ClassRecord, class_statistics, examine_class
 from ..metrics.intervals import with_interval
-from ..metrics.statistics import Record, Row, Statistic, difference, mean_of, within
+from ..metrics.statistics import (
+    Record,
+    Row,
+    Statistic,
+    difference,
+    mean_of,
+    mean_of_cases,
+    mean_of_column,
+    within,
+)
 from ..metrics.tumours import tumour_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
@@ -102,6 +111,9 @@ class TrainingPlan(NamedTuple):
             all. Without groups tumours are measured.
         last: try the last epoch of each training, too, in a row of its own.
         overlays: names of configs over ``train.json`` and ``inference.json``.
+        part: stage that is run, with the other parts as they came with the bundle; empty trains all.
+        fit: before the tests, the threshold of the masks is fitted on the validation cases of what was learnt from.
+        maps: what is measured are maps of anomalies against labels.
         folds: of all patients; in place of a seed each training has a data set of its own, ``<name> <fold>``, and
             the cases that are tried are put together. 0: seeds share their data.
     """
@@ -116,6 +128,9 @@ class TrainingPlan(NamedTuple):
     groups: Mapping[str, Sequence[Sequence[Any]]] = {}
     last: bool = False
     overlays: Sequence[str] = ()
+    part: str = ""
+    fit: bool = False
+    maps: bool = False
     folds: int = 0
 
     def data_set(self, folder: Path, name: str, seed: int) -> Path:
@@ -156,7 +171,7 @@ def training_study(
     wanted = dict.fromkeys(arm.synthesizer for arm in arms if arm.synthesizer)
     made = {each: Synthesizer(**fields.synthesizers[each]) for each in wanted}
     at_once(delayed(_train_synthesizer)(run, made[each], folder, folder_of(folder, each)) for each in made)
-    measures = class_measures(fields.groups) if fields.groups else TUMOURS
+    measures = class_measures(fields.groups) if fields.groups else MAPS if fields.maps else TUMOURS
     if set(fields.seeded) != {"seed"}:
         num_bootstraps = 0  # seeds have patients of their own
     train_and_try = partial(_train_and_try, name, run, fields, measures)
@@ -205,17 +220,20 @@ def folder_of(folder: Path, name: str, seed: int | None = None) -> Path:
 
 
 def _train_synthesizer(run: Run, synthesizer: Synthesizer, folder: Path, own: Path) -> None:
-    model, shipped = own / "model.pt", Path(bundle_root(synthesizer.bundle)) / "models" / "model.pt"
-    if model.is_file():
-        return
+    if not (own / "model.pt").is_file():
+        data = {"dataset_dir": folder / synthesizer.train}
+        _train_part(run, synthesizer.bundle, ("train",), synthesizer.part, own, {**data, **synthesizer.settings})
+
+
+def _train_part(run: Run, name: str, configs: Sequence[str], part: str, own: Path, settings: Mapping[str, Any]) -> None:
+    """Train one stage of a bundle; the other parts are those that it comes with."""
     unfinished = own / "training" / "model.pt"
     if not unfinished.is_file():
         unfinished.parent.mkdir(parents=True)
-        shutil.copyfile(shipped, unfinished)
-    options = {**synthesizer.settings, "resume": True, "run_id": f"train_{synthesizer.part}"}
+        shutil.copyfile(Path(bundle_root(name)) / "models" / "model.pt", unfinished)
     paths = {"output_dir": unfinished.parent, "model_path": unfinished}
-    run(synthesizer.bundle, "train", dataset_dir=folder / synthesizer.train, **paths, **options)
-    shutil.copyfile(unfinished, model)
+    run(name, *configs, **paths, **settings, resume=True, run_id=f"train_{part}")
+    shutil.copyfile(unfinished, own / "model.pt")
 
 
 def _train_and_try(
@@ -224,25 +242,33 @@ def _train_and_try(
     own, seeded = folder_of(folder, arm.name, seed), dict.fromkeys(plan.seeded, seed)
     models = _models(plan, own)
     if not models[""].is_file():
-        settings = {**plan.settings, **arm.settings, **seeded, "resume": True, "train_parts": "all"}
+        settings = {"dataset_dir": plan.data_set(folder, arm.train, seed), **plan.settings, **arm.settings, **seeded}
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
-        paths = {"output_dir": own / "training", "model_path": models[""]}
-        dataset_dir = plan.data_set(folder, arm.train, seed)
-        run(name, "train", *plan.overlays, dataset_dir=dataset_dir, **paths, **settings)
+        configs = ("train", *plan.overlays)
+        if plan.part:
+            _train_part(run, name, configs, plan.part, own, settings)
+        else:
+            paths = {"output_dir": own / "training", "model_path": models[""]}
+            run(name, *configs, **paths, **settings, resume=True, train_parts="all")
     if plan.last and not models[LAST].is_file():
         (last,) = (own / "training" / "checkpoints").glob("*_last.pt")
         part = last.name.removesuffix("_last.pt")
         newest = {f"{part}.{key}": value for key, value in read_data(last, "a checkpoint")["model"].items()}
         save_atomically(read_weights(models[""]) | newest, models[LAST])
     seeded_in_tests = {key: value for key, value in seeded.items() if key != "seed"}
-    for test in arm.tests:
-        for epoch, model in models.items():
-            out = own / f"{test}{epoch}"
-            if not (out / "per_patient.csv").is_file():
-                options = {**plan.evaluation, **seeded_in_tests, "model_path": model, "output_dir": out}
-                first, *others = measures.configs
-                run(name, first, *plan.overlays, *others, dataset_dir=plan.data_set(folder, test, seed), **options)
+    first, *others = measures.configs
+
+    def try_on(data: str, out: Path, **more: Any) -> None:
+        if not (out / "per_patient.csv").is_file():
+            options = {**plan.evaluation, **seeded_in_tests, **more, "output_dir": out}
+            run(name, first, *plan.overlays, *others, dataset_dir=plan.data_set(folder, data, seed), **options)
+
+    for epoch, model in models.items():
+        if plan.fit:
+            try_on(arm.train, own / f"{arm.train}, validation{epoch}", model_path=model, fit_threshold=True)
+        for test in arm.tests:
+            try_on(test, own / f"{test}{epoch}", model_path=model)
 
 
 def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
@@ -307,6 +333,43 @@ TUMOURS = Measures(
     configs=("inference", "evaluate"),
 )
 """Of masks against labels."""
+
+
+def map_records(folder: Path) -> list[Record]:
+    """Return the records of an evaluation of anomaly maps from its tables."""
+    slices = _read(folder / "per_slice.csv")
+    return [
+        Record(row["case"], row["patient"], row, [each for each in slices if each["case"] == row["case"]])
+        for row in _read(folder / "per_patient.csv")
+    ]
+
+
+def map_statistics(records: Sequence[Record]) -> dict[str, Statistic]:
+    """Return the metrics of anomaly maps by title: means over patients, and over slices where it says so."""
+    healthy = [[row for row in record.slice_rows if not row["diseased"]] for record in records]
+    return {
+        "AP": mean_of_cases([record.row["ap"] for record in records]),
+        "Dice": mean_of_cases([record.row["dice"] for record in records]),
+        "mask in healthy slices, cm²": mean_of_column(healthy, "mask_cm2"),
+        "slices that the classifier takes for the other class": mean_of_column(
+            [record.slice_rows for record in records], "misclassified"
+        ),
+    }
+
+
+MAPS = Measures(
+    titles={
+        "ap": "AP",
+        "dice": "Dice",
+        "false_cm2": "mask in healthy slices, cm²",
+        "misclassified": "slices that the classifier takes for the other class",
+    },
+    compared=("ap", "dice", "false_cm2", "misclassified"),
+    statistics=map_statistics,
+    records=map_records,
+    configs=("inference", "evaluate"),
+)
+"""Of anomaly maps against labels."""
 
 
 def class_measures(groups: Mapping[str, Sequence[Sequence[Any]]]) -> Measures:

@@ -142,6 +142,22 @@ class NoisyPrepareBatch(PatchPrepareBatch):
         return image, self.target({**patches, **drawn}), (), {**drawn, **given}
 
 
+class SitePrepareBatch(NoisyPrepareBatch):
+    """Noisy slices; the target is what ``ClassAndSited`` has put into ``label``: class and site, shape (B, 2)."""
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Return images, the target, and what the inferer wants."""
+        slices = {key: value for key, value in batchdata.items() if key != "label"}
+        image, _, args, given = super().__call__(slices, device, non_blocking)
+        return image, batchdata["label"].to(device, non_blocking=non_blocking), args, given
+
+
 class LatentPrepareBatch(PrepareBatch):
     """Encode patches that show tumours, and draw timestep and noise for each: for ``NoisyInferer``.
 

@@ -103,6 +103,17 @@ class SliceClassesd(Transform):
         return {**data, "slice_class": MetaTensor(classes.expand(shape).clone(), meta=image.meta)}
 
 
+class OtherClassd(Transform):
+    """Add ``other_class``: 1 all over slices that are not of the case's own class, see ``SliceClassesd``.
+
+    So healthy slices of a diseased case can be left out, where a case is to stand for its class.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with it."""
+        return {**data, "other_class": (data["slice_class"] != data["image_label"]).float()}
+
+
 def axial_axis(affine: NDArray[np.float64], spatial_dims: int) -> int | None:
     """Return which axis of a volume points to the head or the feet, None for a slice."""
     return int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0]) if spatial_dims == 3 else None
@@ -217,6 +228,7 @@ class SampleSlicesd(Randomizable, Transform):
         background: value of the padding.
         extra_keys: of further images that a slice has, padded with 0.
         label_key: above 0 where lesions are, or all over slices with lesions.
+        kept_keys: of what each slice has as its volume has it.
     """
 
     def __init__(
@@ -230,7 +242,9 @@ class SampleSlicesd(Randomizable, Transform):
         background: float = -1.0,
         extra_keys: Sequence[str] = (),
         label_key: str = "label",
+        kept_keys: Sequence[str] = (),
     ) -> None:
+        self.kept_keys = kept_keys
         self.num_slices, self.canvas_size, self.min_organ_pixels = num_slices, canvas_size, min_organ_pixels
         self.healthy, self.random, self.slice_range = healthy, random, slice_range
         self.background, self.extra_keys, self.label_key = background, extra_keys, label_key
@@ -265,6 +279,7 @@ class SampleSlicesd(Randomizable, Transform):
                 "image": crop(image[i], corner, self.canvas_size, self.background),
                 "organ": unknown if organ is None else crop((organ[i] > 0).float(), corner, self.canvas_size, 0.0),
                 **{key: crop(plain[key][i], corner, self.canvas_size, 0.0) for key in self.extra_keys},
+                **{key: data[key] for key in self.kept_keys},
             }
             for i in chosen.tolist()
         ]

@@ -35,6 +35,19 @@ def test_the_encoder_learns_from_the_classifier_where_that_is_asked_for(detach):
     assert network.classifier.weight.grad.any()
 
 
+def test_what_guides_a_sampler_has_gradients_all_the_way_and_hears_of_the_noise():
+    class Noisy(nn.Module):
+        def forward(self, image, timesteps):
+            return image.flatten(1) * timesteps[:, None]
+
+    network = LatentClassifier(Noisy(), embedding_dim=8).eval()
+    image = torch.randn(2, 8, requires_grad=True)
+    logits, latent, _ = network(image, torch.tensor([1, -1]))
+    logits[:, 0].sum().backward()
+    assert image.grad.any()
+    torch.testing.assert_close(latent[1], -image[1] / image[1].norm())
+
+
 def test_an_image_of_no_vector_is_no_error():
     network = classifier()
     nn.init.zeros_(network.encoder[1].weight)

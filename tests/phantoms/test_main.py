@@ -339,3 +339,18 @@ def test_brains_of_several_sites_have_their_site_and_class(tmp_path):
     for item in said["testing"]:
         assert voxels(tmp_path / item["label"]).any() == item["image_label"]
     assert list_cases(str(tmp_path), modality="mr", sequences=None, progress=False)[0]["site"] == "S1"
+
+
+def test_scanners_may_have_patients_of_one_class(tmp_path):
+    cells = '{"training": {"a": [1, 1], "b": [0, 2], "c": [1, 0]}, "testing": {"c": [1, 0]}}'
+    said = run(tmp_path, "--cells", cells, phantom="brain_mr", size=SMALL_BRAIN)
+    trained = [(item["case"], item["site"], item["image_label"]) for item in said["training"]]
+    assert trained == [
+        ("training_a_000", "a", 0),
+        ("training_a_001", "a", 1),
+        ("training_b_002", "b", 1),
+        ("training_b_003", "b", 1),
+        ("training_c_004", "c", 0),
+    ]
+    for item in said["training"]:
+        assert voxels(tmp_path / item["label"]).any() == item["image_label"]

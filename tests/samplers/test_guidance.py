@@ -135,3 +135,13 @@ def test_gradients_are_taken_in_float32_within_no_grad_and_autocast():
     assert seen == [(torch.float32, False)]
     assert found.dtype == torch.bfloat16
     assert (found == 2).all()
+
+
+def test_a_classifier_may_say_more_than_logits(x_t):
+    def classifier(x, timesteps):
+        return torch.cat([-mean_of(x, timesteps), mean_of(x, timesteps)], 1)
+
+    plain = classifier_guidance(classifier, target=1, scale=2.0)
+    wordy = classifier_guidance(lambda x, t: (classifier(x, t), x, x), target=1, scale=2.0)
+    torch.testing.assert_close(plain(x_t, TIMESTEPS), wordy(x_t, TIMESTEPS), rtol=0, atol=0)
+    assert plain(x_t, TIMESTEPS).any()

@@ -122,6 +122,45 @@ def test_a_synthesizer_is_trained_once_for_all_arms_that_learn_from_it(tmp_path,
     assert shipped.read_text() == "as it came"
 
 
+class Guided:
+    """Trains a part by writing its number, and evaluates maps that are the better the higher it is."""
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, bundle, *configs, **options):
+        self.runs.append((configs, options))
+        if configs[0] == "train":
+            assert options["model_path"].read_text() == "as it came"
+            options["model_path"].write_text(options["good"])
+            return
+        good, out = float(options["model_path"].read_text()), options["output_dir"]
+        rows = [{"case": case, "patient": case, "ap": good, "dice": good / 2} for case in "ab"]
+        slices = [{"diseased": k, "mask_cm2": 4 - 4 * k, "misclassified": k} for k in (0, 0, 0, 1)]
+        write_csv(out / "per_patient.csv", rows)
+        write_csv(out / "per_slice.csv", [{"case": case, **each} for case in "ab" for each in slices])
+
+
+def test_one_part_is_trained_and_its_threshold_fitted_before_maps_are_compared(tmp_path, monkeypatch):
+    write_text(tmp_path / "name" / "models" / "model.pt", "as it came")
+    monkeypatch.setattr("common.studies.training.bundle_root", lambda bundle: tmp_path / bundle)
+    arms = [
+        {"name": good, "train": "one", "tests": ["one", "other"], "settings": {"good": good}} for good in ("0.2", "0.6")
+    ]
+    plan = {"data": {}, "arms": arms, "part": "guide", "maps": True, "fit": True, "overlays": ["over"], "seeds": 1}
+    bundle = Guided()
+    training_study("name", bundle, plan, tmp_path / "study", num_bootstraps=20)
+    (configs, first), (_, fitted), *tests = bundle.runs[:4]
+    assert (configs, first["run_id"]) == (("train", "over"), "train_guide")
+    assert fitted["fit_threshold"]
+    assert [(configs, "fit_threshold" in options) for configs, options in tests] == [
+        (("inference", "over", "evaluate"), False)
+    ] * 2
+    row = read_table(tmp_path / "study" / "study.csv")["0.2"]
+    assert [float(row[name]) for name in ("ap", "dice", "false_cm2", "misclassified")] == [0.2, 0.1, 4, 0.25]
+    assert float(row["ap_difference"]) == pytest.approx(0.4)
+
+
 CELLS = {"target": [["T", None]], "crossed": [["A", 0], ["B", 1]]}
 
 

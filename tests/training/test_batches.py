@@ -14,6 +14,7 @@ from common.training.batches import (
     LatentPrepareBatch,
     NoisyPrepareBatch,
     PatchPrepareBatch,
+    SitePrepareBatch,
 )
 from common.transforms.slices import UNKNOWN
 
@@ -242,6 +243,14 @@ def test_noisy_slices_can_be_learnt_to_be_classified_measured_and_segmented():
     torch.testing.assert_close(target_of("ratio"), torch.tensor([[0.0], [0.25]]))
     assert target_of("label").flatten(1).sum(1).tolist() == [0, 6]
     assert target_of("label").shape == (2, 1, 10, 8)
+
+
+def test_class_and_site_are_the_target_of_noisy_slices():
+    target = torch.tensor([[0, 2], [1, 0]])
+    prepare = SitePrepareBatch(4, patch_size=(10, 8), fixed=True)
+    image, said, args, given = prepare({**batch_of(organ_at(3, 5), organ_at(9, 9)), "label": target})
+    assert (image.shape, args, set(given)) == ((2, 1, 10, 8), (), {"noise", "timesteps"})
+    assert said is target
 
 
 def test_masks_can_be_learnt_under_the_condition_of_their_images():

@@ -8,6 +8,7 @@ from common.transforms.slices import (
     UNKNOWN,
     DropFaintLesionsd,
     KeepLargestPerSliced,
+    OtherClassd,
     SampleSlicesd,
     SliceClassesd,
     eligible_slices,
@@ -260,3 +261,15 @@ def test_what_is_left_out_is_counted_once_for_each_case(contrasts, caplog):
     assert len(caplog.messages) == 2
     assert "a: 2 of 5 slices with lesions are left out of training" in caplog.messages[0]
     assert caplog.messages[1].endswith("4 of 10 in 2 cases.")
+
+
+def test_slices_of_the_other_class_are_left_out_where_a_case_stands_for_its_own():
+    classes = torch.zeros(1, 4, 4, 5)
+    classes[..., 2:4] = 1
+    data = {"image": MetaTensor(torch.arange(5.0).expand(1, 4, 4, 5).clone()), "slice_class": classes, "image_label": 1}
+    data = {**OtherClassd()(data), "label": torch.tensor([1, 3])}
+    sample = SampleSlicesd(20, (4, 4), label_key="other_class", kept_keys=["label"])
+    sample.set_random_state(0)
+    slices = sample(data)
+    assert {float(each["image"][0, 0, 0]) for each in slices} == {2, 3}
+    assert all(each["label"].tolist() == [1, 3] for each in slices)
