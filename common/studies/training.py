@@ -137,6 +137,10 @@ class TrainingPlan(NamedTuple):
         """Return the folder of a data set as the training of a seed has it."""
         return folder / (f"{name} {seed}" if self.folds else name)
 
+    def tested(self, seed: int) -> dict[str, Any]:
+        """Return the keys of ``inference.json`` that go with the training of a seed."""
+        return {**self.evaluation, **{key: seed for key in self.seeded if key != "seed"}}
+
 
 def training_study(
     name: str,
@@ -239,10 +243,11 @@ def _train_part(run: Run, name: str, configs: Sequence[str], part: str, own: Pat
 def _train_and_try(
     name: str, run: Run, plan: TrainingPlan, measures: Measures, arm: Arm, seed: int, folder: Path
 ) -> None:
-    own, seeded = folder_of(folder, arm.name, seed), dict.fromkeys(plan.seeded, seed)
+    own = folder_of(folder, arm.name, seed)
     models = _models(plan, own)
     if not models[""].is_file():
-        settings = {"dataset_dir": plan.data_set(folder, arm.train, seed), **plan.settings, **arm.settings, **seeded}
+        settings = {"dataset_dir": plan.data_set(folder, arm.train, seed), **plan.settings, **arm.settings}
+        settings |= dict.fromkeys(plan.seeded, seed)
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
         configs = ("train", *plan.overlays)
@@ -256,12 +261,11 @@ def _train_and_try(
         part = last.name.removesuffix("_last.pt")
         newest = {f"{part}.{key}": value for key, value in read_data(last, "a checkpoint")["model"].items()}
         save_atomically(read_weights(models[""]) | newest, models[LAST])
-    seeded_in_tests = {key: value for key, value in seeded.items() if key != "seed"}
     first, *others = measures.configs
 
     def try_on(data: str, out: Path, **more: Any) -> None:
         if not (out / "per_patient.csv").is_file():
-            options = {**plan.evaluation, **seeded_in_tests, **more, "output_dir": out}
+            options = {**plan.tested(seed), **more, "output_dir": out}
             run(name, first, *plan.overlays, *others, dataset_dir=plan.data_set(folder, data, seed), **options)
 
     for epoch, model in models.items():
@@ -277,7 +281,7 @@ def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: 
     for epoch, model in _models(plan, theirs).items():
         learnt = theirs / f"{arm.train}, training{epoch}"
         if not (learnt / "latents.npz").is_file():
-            options = {**plan.evaluation, "split": "training", "model_path": model, "output_dir": learnt}
+            options = {**plan.tested(seed), "split": "training", "model_path": model, "output_dir": learnt}
             run(name, "inference", *plan.overlays, dataset_dir=plan.data_set(folder, arm.train, seed), **options)
         for test in arm.tests:
             write_harmonised(learnt, theirs / f"{test}{epoch}", own / f"{test}{epoch}")

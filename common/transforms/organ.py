@@ -107,6 +107,19 @@ class AddOrgand(Transform):
         return {**data, self.organ_key: MetaTensor(mask, meta=image.meta) if isinstance(image, MetaTensor) else mask}
 
 
+class LesionFreeOrgand(Transform):
+    """Take lesions of the label out of the organ, where there are both: so that none is put where one is already."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with what is left of the organ, float32, 0 and 1."""
+        if "organ" not in data or "label" not in data:
+            return dict(data)
+        organ, lesions = (convert_to_tensor(data[key], track_meta=False) > 0 for key in ("organ", "label"))
+        left = (organ & ~lesions).float()
+        meta = isinstance(data["organ"], MetaTensor)
+        return {**data, "organ": MetaTensor(left, meta=data["organ"].meta) if meta else left}
+
+
 class TotalSegmentatorOrgand(Transform):
     """Add the organ that TotalSegmentator finds in a CT; only if ``organ_source`` is ``totalsegmentator``.
 

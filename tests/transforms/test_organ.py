@@ -13,6 +13,7 @@ from monai.transforms import Orientation, Orientationd
 from common.phantoms.abdomen_ct import ORGANS, abdomen_ct
 from common.transforms.organ import (
     AddOrgand,
+    LesionFreeOrgand,
     RightPartd,
     TotalSegmentatorOrgand,
     foreground,
@@ -194,3 +195,12 @@ def test_the_head_of_the_pancreas_lies_beside_the_liver_however_the_volume_is_st
 
 def test_an_item_without_organ_has_no_right_part():
     assert RightPartd(0.4)({"image": "as it was"}) == {"image": "as it was"}
+
+
+def test_lesions_are_no_place_for_others():
+    organ, label = torch.zeros(1, 4, 4, 2), torch.zeros(1, 4, 4, 2)
+    organ[:, 1:3], label[:, 2:] = 1, 2
+    item = LesionFreeOrgand()({"organ": MetaTensor(organ, AFFINE), "label": label})
+    assert item["organ"][0, :, 0, 0].tolist() == [0, 1, 0, 0]
+    assert (item["organ"].affine.numpy() == AFFINE).all()
+    assert LesionFreeOrgand()({"label": label}).keys() == {"label"}
