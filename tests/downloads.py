@@ -146,6 +146,24 @@ def write_chexpert(src, rows, table="train", name="CheXpert-v1.0-small", pixels=
     return src
 
 
+def write_nih(src, rows, pixels=film):
+    """Write the table of ChestX-ray14 and its films.
+
+    Args:
+        src: the folder with ``Data_Entry_2017.csv``.
+        rows: for each film, by its name, findings and view.
+        pixels: gives the film of each row.
+    """
+    (src / "images_001" / "images").mkdir(parents=True, exist_ok=True)
+    with open(src / "Data_Entry_2017.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "View Position"])
+        for i, (name, (findings, view)) in enumerate(rows.items()):
+            writer.writerow([name, findings, 0, int(name[:8]), view])
+            Image.fromarray(pixels(i)).save(src / "images_001" / "images" / name)
+    return src
+
+
 def write_chaos(src, case, labels=None, voxels=None, affine=AFFINE):
     """Write a case of CHAOS: DICOM slices of T2-SPIR, and PNG images of the same names with the labels.
 

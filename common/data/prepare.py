@@ -73,6 +73,7 @@ def prepare(
     link: str = "symlink",
     exclude_ircad: bool = False,
     finding: str = "Pleural Effusion",
+    views: str = "all",
     structure: str = "kidneys",
     fold: int = 0,
     both_labels: bool = False,
@@ -88,12 +89,12 @@ def prepare(
 
     Args:
         source: ``lits``, ``msd_liver``, ``ircad``, ``nifti``, ``dicom``, ``brats``, ``msd_brain``, ``msd_pancreas``,
-            ``kits``, ``chaos`` or ``chexpert``; see ``common.data.sources`` for their files.
+            ``kits``, ``chaos``, ``chexpert`` or ``nih``; see ``common.data.sources`` for their files.
         src: the folder that was downloaded.
         dst: the folder to fill; neither may lie in the other.
         split: ``patient`` puts each patient in one part. ``slice`` puts all in ``training``, with ``slices`` "healthy",
             and those with lesions in ``testing``, with ``slices`` "lesion"; a fraction is in ``validation`` as well,
-            without ``slices``. It is not for ``chexpert``, whose films have no slices.
+            without ``slices``. It is not for ``chexpert`` and ``nih``, whose films have no slices.
         fractions: of the patients for training, validation and testing, 0.7, 0.1 and 0.2; for ``ircad`` all are for
             testing. A part of 0 stays empty, any other gets a patient at least. Patients with bad files count too, so
             that mending them moves no one else.
@@ -102,7 +103,8 @@ def prepare(
             Shi et al. state none.
         link: ``symlink``, ``hardlink`` or ``copy`` images that need no conversion.
         exclude_ircad: of ``lits``, leave out volumes 28 to 47, which are the scans of ``ircad``.
-        finding: of ``chexpert``, the disease; "No Finding" is healthy.
+        finding: of ``chexpert`` and ``nih``, the disease; "No Finding" is healthy.
+        views: of the same, the frontal films that are taken: ``all``, ``PA`` or ``AP``.
         structure: of ``chaos``, what is looked for: ``kidneys``, ``liver`` or ``spleen``.
         fold: which patients are for testing: with a fraction of 0.25 for testing, folds 0 to 3 are those of a cross
             validation.
@@ -116,7 +118,8 @@ def prepare(
         ValueError: if an argument is not as it should be, or two cases have one name.
     """
     folder, target = Path(str(src)), Path(str(dst))
-    options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding, "structure": structure}
+    options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding, "views": views}
+    options["structure"] = structure
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
     if both_labels and "organ" not in data_set.masks:

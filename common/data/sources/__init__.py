@@ -69,7 +69,7 @@ _FILM = partial(
     unusual=unusual_film,
     masks=(),
     slices=False,
-    options=("finding",),
+    options=("finding", "views"),
 )
 
 SOURCES = {
@@ -84,4 +84,5 @@ SOURCES = {
     "kits": _CT("KiTS", kidney.find_kits, kidney.ORGAN),
     "chaos": _ABDOMEN("CHAOS", abdomen.find_chaos, "abdomen"),
     "chexpert": _FILM("CheXpert", chest.find_chexpert, "chest"),
+    "nih": _FILM("NIH ChestX-ray14", chest.find_nih, "chest"),
 }

@@ -4,7 +4,7 @@ import csv
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +12,23 @@ from ..checks import check_film
 from ..reading import FILM_AFFINE, read_film
 from .scans import Channel, Scan, Volume, some
 
+VIEWS = ("all", "PA", "AP")
+"""Which frontal films are taken: all, or those of rays from behind or from in front."""
+
 LEFT_OUT = {
     "lateral": "as lateral views",
+    "other view": "as they are not {views}",
     "uncertain": "as uncertain (-1) in No Finding or {finding}",
     "unmarked": "as neither No Finding nor {finding} is marked",
     "contradictory": "as both No Finding and {finding} are marked",
+    "absent": "as they are not there",
 }
 """Kinds of films that are taken neither for healthy nor for diseased."""
 
 logger = logging.getLogger(__name__)
 
 
-def find_chexpert(src: Path, finding: str) -> list[Scan]:
+def find_chexpert(src: Path, finding: str, views: str = "all") -> list[Scan]:
     """Return the frontal films of CheXpert or CheXpert-small that are healthy, and those that show a finding.
 
     As in Wolleb et al. 2022, healthy is what is marked 1 in "No Finding", and diseased what is marked 1 in the finding;
@@ -32,44 +37,107 @@ def find_chexpert(src: Path, finding: str) -> list[Scan]:
     Args:
         src: the folder with ``train.csv`` and ``train``, ``valid.csv`` and ``valid``, or the one it lies in.
         finding: a column after "No Finding"; "Pleural Effusion" in the paper.
+        views: one of ``VIEWS``.
 
     Raises:
         FileNotFoundError: if there is no such film.
-        ValueError: if a table is malformed, or has no such finding.
+        ValueError: if a table is malformed, or has no such finding, or there are no such views.
     """
+    refuse_other_views(views)
     films: dict[str, list[Scan]] = defaultdict(list)
     for table in [path for name in ("train.csv", "valid.csv") for path in (*src.glob(name), *src.glob(f"*/{name}"))]:
         for row in _rows(table, finding):
-            kind = _kind(row, finding)
+            kind = _kind(row, finding, views)
             films[kind].append(_scan(table, row["Path"], diseased=kind == "diseased"))
-    for kind, reason in LEFT_OUT.items():
-        if films[kind]:
-            logger.info(f"{len(films[kind])} films are left out, {reason.format(finding=finding)}.")
     if films["contradictory"]:
         logger.warning(f"contradictory marks are those of {', '.join(film.case for film in films['contradictory'])}.")
+    return _usable(films, src, finding, views, "train.csv or valid.csv with frontal films")
+
+
+NIH_NAMES = {"Pleural Effusion": "Effusion"}
+"""What ChestX-ray14 calls findings that have another name in CheXpert."""
+
+
+def find_nih(src: Path, finding: str, views: str = "all") -> list[Scan]:
+    """Return the films of NIH ChestX-ray14 without any finding, and those with one.
+
+    Args:
+        src: the folder with ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), and in any folders below it the
+            films, ``00000001_000.png``. Films that a table names and that are not there are left out.
+        finding: what is looked for; "Pleural Effusion" is called "Effusion" there.
+        views: one of ``VIEWS``.
+
+    Raises:
+        FileNotFoundError: if there is no such film.
+        ValueError: if the table is malformed, or nowhere has such a finding, or there are no such views.
+    """
+    refuse_other_views(views)
+    finding = NIH_NAMES.get(finding, finding)
+    files = {path.name: path for path in sorted(src.rglob("*.png"))}
+    films: dict[str, list[Scan]] = defaultdict(list)
+    known: set[str] = set()
+    for table in sorted(src.glob("Data_Entry_2017*.csv")):
+        for row in _read_table(table, ("Image Index", "Finding Labels", "Patient ID", "View Position")):
+            found = row["Finding Labels"].split("|")
+            known |= set(found)
+            kind = "healthy" if found == ["No Finding"] else "diseased" if finding in found else "unmarked"
+            kind = kind if views in ("all", row["View Position"]) else "other view"
+            kind = kind if row["Image Index"] in files else "absent"
+            path = files.get(row["Image Index"], table)
+            patient = f"{int(row['Patient ID']):05d}"
+            read = partial(_read, path, kind == "diseased")
+            films[kind].append(Scan(row["Image Index"].removesuffix(".png"), patient, read))
+    if known and finding not in known:
+        raise ValueError(f"finding must be one of {', '.join(sorted(known - {'No Finding'}))}, got {finding!r}.")
+    return _usable(films, src, finding, views, "Data_Entry_2017.csv with films")
+
+
+def refuse_other_views(views: str) -> None:
+    """Check that there are such views.
+
+    Raises:
+        ValueError: if there are not.
+    """
+    if views not in VIEWS:
+        raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {views!r}.")
+
+
+def _usable(films: Mapping[str, list[Scan]], src: Path, finding: str, views: str, expected: str) -> list[Scan]:
+    """Return healthy and diseased films, and say how many others there are."""
+    for kind, reason in LEFT_OUT.items():
+        if films[kind]:
+            logger.info(f"{len(films[kind])} films are left out, {reason.format(finding=finding, views=views)}.")
     usable = sorted(films["healthy"] + films["diseased"], key=lambda film: film.case)
-    return some(usable, src, f"train.csv or valid.csv with frontal films of No Finding or {finding}")
+    return some(usable, src, f"{expected} of No Finding or {finding}")
 
 
 def _rows(table: Path, finding: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table that has all columns that are needed."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restval="")
-        columns = list(reader.fieldnames or ())
-        missing = [name for name in ("Path", "Frontal/Lateral", "No Finding") if name not in columns]
-        if missing:
-            raise ValueError(f"{table}: expected a table of CheXpert, got one without {', '.join(missing)}.")
+    """Yield the rows of a table of CheXpert."""
+    for row in _read_table(table, ("Path", "Frontal/Lateral", "AP/PA", "No Finding")):
+        columns = list(row)
         findings = columns[columns.index("No Finding") + 1 :]
         if finding not in findings:
             raise ValueError(f"finding must be one of {', '.join(findings)}, got {finding!r}.")
+        yield row
+
+
+def _read_table(table: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table that has all columns that are needed."""
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, restval="")
+        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{table}: expected a table of films, got one without {', '.join(missing)}.")
         yield from reader
 
 
-def _kind(row: Mapping[str, str], finding: str) -> str:
+def _kind(row: Mapping[str, str], finding: str, views: str) -> str:
     """Return ``healthy``, ``diseased``, or why a film is neither."""
     healthy, diseased = (row[name].removesuffix(".0") for name in ("No Finding", finding))
     if row["Frontal/Lateral"] != "Frontal":
         return "lateral"
+    if views not in ("all", row["AP/PA"]):
+        return "other view"
     if "-1" in (healthy, diseased):
         return "uncertain"
     if healthy == diseased == "1":

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from downloads import COLUMNS, film, write_chexpert
+from downloads import COLUMNS, film, write_chexpert, write_nih
 from PIL import Image
 
 from common.data.checks import BadFileError
-from common.data.sources.chest import find_chexpert
+from common.data.sources.chest import find_chexpert, find_nih
 
 HEALTHY, DISEASED = {"No Finding": "1.0"}, {"No Finding": "", "Pleural Effusion": "1.0"}
 FILMS = {
@@ -128,7 +128,7 @@ def test_an_unknown_finding_is_refused_with_those_there_are(tmp_path, finding):
 @pytest.mark.parametrize("missing", ["Path", "Frontal/Lateral", "No Finding"])
 def test_a_table_without_a_column_is_refused(tmp_path, missing):
     (tmp_path / "train.csv").write_text(",".join(name for name in COLUMNS if name != missing) + "\n")
-    with pytest.raises(ValueError, match=rf"train.csv: expected a table of CheXpert, got one without {missing}\."):
+    with pytest.raises(ValueError, match=rf"train.csv: expected a table of films, got one without {missing}\."):
         find(tmp_path)
 
 
@@ -141,3 +141,42 @@ def test_a_path_that_names_no_film_is_refused(tmp_path):
 def test_a_folder_without_tables_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected train.csv or valid.csv with frontal films"):
         find(tmp_path)
+
+
+NIH = {
+    "00000001_000.png": ("No Finding", "PA"),
+    "00000001_001.png": ("Effusion|Infiltration", "AP"),
+    "00000002_000.png": ("Infiltration", "PA"),
+    "00000003_000.png": ("Effusion", "PA"),
+}
+
+
+def test_films_of_nih_are_healthy_or_have_the_finding(tmp_path, caplog):
+    caplog.set_level("INFO")
+    scans = find_nih(write_nih(tmp_path, NIH), "Pleural Effusion")
+    assert labels(scans) == {"00000001_000": 0, "00000001_001": 1, "00000003_000": 1}
+    assert [scan.patient for scan in scans] == ["00001", "00001", "00003"]
+    assert "1 films are left out, as neither No Finding nor Effusion is marked." in caplog.text
+
+
+def test_views_may_be_chosen_and_films_may_be_absent(tmp_path, caplog):
+    caplog.set_level("INFO")
+    src = write_nih(tmp_path, NIH)
+    next(src.rglob("00000003_000.png")).unlink()
+    assert labels(find_nih(src, "Effusion", "PA")) == {"00000001_000": 0}
+    assert "1 films are left out, as they are not PA." in caplog.text
+    assert "1 films are left out, as they are not there." in caplog.text
+    chexpert = write_chexpert(tmp_path / "chexpert", {path: {"AP/PA": "AP", **row} for path, row in FILMS.items()})
+    assert len(find_chexpert(chexpert, "Pleural Effusion", "AP")) == 3
+    with pytest.raises(FileNotFoundError):
+        find_chexpert(chexpert, "Pleural Effusion", "PA")
+
+
+def test_findings_and_views_that_nih_does_not_have_are_refused(tmp_path):
+    src = write_nih(tmp_path, NIH)
+    with pytest.raises(ValueError, match="finding must be one of Effusion, Infiltration, got 'Cough'"):
+        find_nih(src, "Cough")
+    with pytest.raises(ValueError, match="views must be one of all, PA, AP, got 'lateral'"):
+        find_nih(src, "Effusion", "lateral")
+    with pytest.raises(FileNotFoundError, match=r"expected Data_Entry_2017.csv with films of No Finding or Effusion"):
+        find_nih(tmp_path / "images_001", "Effusion")
