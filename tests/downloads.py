@@ -146,6 +146,37 @@ def write_chexpert(src, rows, table="train", name="CheXpert-v1.0-small", pixels=
     return src
 
 
+def write_kaggle_3m(src, case, num_slices=11, absent=(), size=(12, 10), brain=True):
+    """Write a patient of kaggle_3m, and the mask of the brain in the folder ``brains`` beside it.
+
+    Args:
+        src: the folder with ``kaggle_3m``.
+        case: as ``TCGA_CS_4941_19960909``.
+        num_slices: from 1.
+        absent: channels that are copies of FLAIR.
+        size: rows and columns.
+        brain: whether there is a mask.
+    """
+    folder = src / "kaggle_3m" / case
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(len(case))
+    for number in range(1, num_slices + 1):
+        pixels = random.integers(1, 200, (*size, 3)).astype(np.uint8)
+        pixels[..., 1] = 10 * number
+        for channel in absent:
+            pixels[..., channel] = pixels[..., 1]
+        Image.fromarray(pixels).save(folder / f"{case}_{number}.tif")
+        label = np.zeros(size, np.uint8)
+        label[2:5, 3:7] = 255 * (number == 4)
+        Image.fromarray(label).save(folder / f"{case}_{number}_mask.tif")
+    if brain:
+        mask = np.zeros((*size[::-1], num_slices), np.uint8)
+        mask[2:-2, 3:-2] = 1
+        (src / "brains").mkdir(exist_ok=True)
+        save(mask, src / "brains" / f"{case}.nii.gz", affine=np.diag([-0.9375, -0.9375, 5, 1]))
+    return src / "kaggle_3m"
+
+
 def write_nih(src, rows, pixels=film):
     """Write the table of ChestX-ray14 and its films.
 

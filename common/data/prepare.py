@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import fire
 import nibabel as nib
 import numpy as np
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -75,6 +76,9 @@ def prepare(
     finding: str = "Pleural Effusion",
     views: str = "all",
     structure: str = "kidneys",
+    sequences: Sequence[str] = ("t1", "t1ce", "flair"),
+    brain_masks: str | None = None,
+    with_skull: bool = False,
     fold: int = 0,
     both_labels: bool = False,
 ) -> None:
@@ -89,7 +93,7 @@ def prepare(
 
     Args:
         source: ``lits``, ``msd_liver``, ``ircad``, ``nifti``, ``dicom``, ``brats``, ``msd_brain``, ``msd_pancreas``,
-            ``kits``, ``chaos``, ``chexpert`` or ``nih``; see ``common.data.sources`` for their files.
+            ``kaggle_3m``, ``kits``, ``chaos``, ``chexpert`` or ``nih``; see ``common.data.sources`` for their files.
         src: the folder that was downloaded.
         dst: the folder to fill; neither may lie in the other.
         split: ``patient`` puts each patient in one part. ``slice`` puts all in ``training``, with ``slices`` "healthy",
@@ -106,6 +110,9 @@ def prepare(
         finding: of ``chexpert`` and ``nih``, the disease; "No Finding" is healthy.
         views: of the same, the frontal films that are taken: ``all``, ``PA`` or ``AP``.
         structure: of ``chaos``, what is looked for: ``kidneys``, ``liver`` or ``spleen``.
+        sequences: of ``kaggle_3m``, those that are written; patients without one of them are left out.
+        brain_masks: of ``kaggle_3m``, a folder of masks of the brain, ``<case>.nii.gz``.
+        with_skull: of ``kaggle_3m``, write images as they are, with the skull, to make such masks of.
         fold: which patients are for testing: with a fraction of 0.25 for testing, folds 0 to 3 are those of a cross
             validation.
         both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, as ``difftumor_segmentation`` reads
@@ -119,7 +126,8 @@ def prepare(
     """
     folder, target = Path(str(src)), Path(str(dst))
     options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding, "views": views}
-    options["structure"] = structure
+    options |= {"structure": structure, "sequences": ensure_tuple(sequences), "brain_masks": brain_masks}
+    options["with_skull"] = with_skull
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
     if both_labels and "organ" not in data_set.masks:
@@ -146,6 +154,7 @@ def prepare(
                 counts[scan.case] = _counted(scan.case, volume, min_organ_pixels, data_set)
                 items.append(item)
 
+    modalities = options["sequences"] if "sequences" in data_set.options else data_set.modality
     used = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction]
     parts = _parts(items, counts, part_of, used, split, data_set, all_cases=both_labels)
     description = f"{data_set.description.format(organ=data_set.organ, **options)} Source: {source}."
@@ -156,7 +165,7 @@ def prepare(
     content = {
         "name": data_set.name,
         "description": description,
-        "modality": {str(i): modality for i, modality in enumerate(data_set.modality)},
+        "modality": {str(i): modality for i, modality in enumerate(modalities)},
         "seed": seed,
         "split": split,
         "fractions": list(fractions),
@@ -284,6 +293,8 @@ def _write_case(
             _write_nifti(mask.astype(np.uint8), volume.affine, dst / item[key])
     if volume.image_label is not None:
         item["image_label"] = volume.image_label
+    if scan.site:
+        item["site"] = scan.site
     return item
 
 

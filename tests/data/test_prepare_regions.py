@@ -18,6 +18,7 @@ from downloads import (
     write_brats_2023,
     write_chaos,
     write_chexpert,
+    write_kaggle_3m,
     write_kits,
     write_msd_brain,
     write_msd_pancreas,
@@ -319,3 +320,19 @@ def test_the_command_ends_with_one_sentence_if_the_finding_is_unknown(tmp_path, 
     monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
     with pytest.raises(SystemExit, match=r"finding must be one of Enlarged Cardiomediastinum, .*, got 'Cough'"):
         main()
+
+
+def test_an_item_of_a_glioma_has_its_sequences_and_its_site(tmp_path):
+    src = write_kaggle_3m(tmp_path, "TCGA_HT_7473_19970826")
+    options = {"sequences": "flair", "brain_masks": str(tmp_path / "brains")}
+    dataset = run("kaggle_3m", src, tmp_path / "dst", **options)
+    (item,) = dataset["testing"]
+    assert item == {
+        "case": "TCGA_HT_7473_19970826",
+        "patient": "TCGA_HT_7473",
+        "image": "images/TCGA_HT_7473_19970826_flair.nii.gz",
+        "label": "labels/TCGA_HT_7473_19970826.nii.gz",
+        "image_label": 1,
+        "site": "HT",
+    }
+    assert dataset["modality"] == {"0": "flair"}

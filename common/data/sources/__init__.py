@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...sequences import SEQUENCES
 from ..checks import unusual_ct, unusual_film, unusual_mr
-from . import abdomen, brain, chest, kidney, liver, pancreas
+from . import abdomen, brain, chest, glioma, kidney, liver, pancreas
 from .scans import Scan
 
 
@@ -22,7 +22,7 @@ class Source:
         find: returns its cases; takes the folder and ``options``.
         organ: that it shows.
         description: of what is written, for its ``dataset.json``, with ``{organ}`` and options to be filled in.
-        modality: of each channel.
+        modality: of each channel, unless there are ``sequences`` among the options.
         masks: which are written.
         unusual: returns what is to be warned of in an image that can be used.
         slices: whether a case has slices, healthy ones and others; else it is an image that is one or the other.
@@ -80,6 +80,16 @@ SOURCES = {
     "dicom": _CT("CT in DICOM", liver.find_dicom, liver.ORGAN),
     "brats": _MR("BraTS", brain.find_brats, "brain"),
     "msd_brain": _MR("MSD Task01_BrainTumour", brain.find_msd_brain, "brain"),
+    "kaggle_3m": Source(
+        "LGG segmentation (kaggle_3m)",
+        glioma.find_kaggle_3m,
+        "brain",
+        description="MR of the {organ}, sizes of voxels nominal; label: 1 where FLAIR is abnormal.",
+        modality=("t1", "t1ce", "flair"),
+        masks=("label",),
+        unusual=unusual_mr,
+        options=("sequences", "brain_masks", "with_skull"),
+    ),
     "msd_pancreas": _CT("MSD Task07_Pancreas", pancreas.find_msd_pancreas, pancreas.ORGAN),
     "kits": _CT("KiTS", kidney.find_kits, kidney.ORGAN),
     "chaos": _ABDOMEN("CHAOS", abdomen.find_chaos, "abdomen"),

@@ -64,11 +64,13 @@ class Scan:
         case: its name.
         patient: whose it is.
         read: reads and checks its files, and raises BadFileError for the first that cannot be used.
+        site: where it was made, empty where that is not known.
     """
 
     case: str
     patient: str
     read: Callable[[], Volume]
+    site: str = ""
 
 
 def decathlon(src: Path) -> list[tuple[str, Path, Path]]:
