@@ -25,11 +25,13 @@ class Holes(NamedTuple):
         image: in [-1, 1].
         hole: what will be taken from the answer, bool.
         median: of the organ in the slice of each patch, scaled as the image.
+        organ: bool.
     """
 
     image: Tensor
     hole: Tensor
     median: Tensor
+    organ: Tensor
 
 
 class Inpainter(Stepwise, ABC):
@@ -136,7 +138,7 @@ class InpaintingInferer(SlicewiseInferer):
             *batch, generators = patches
             return self.inpainter(Holes(*batch), network, generators, progress)
 
-        images = [(scaled, -1.0), (holes, 0), (median, 0.0)]
+        images = [(scaled, -1.0), (holes, 0), (median, 0.0), (organ, 0)]
         filled, covered = self.in_batches(fill, images, where, self.inpainter.num_steps)
         return torch.where(holes & covered, unscale_hu(filled, self.window), image)
 

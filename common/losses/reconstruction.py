@@ -65,6 +65,20 @@ class AutoencoderLoss(_Loss):
         return torch.stack(losses).sum()
 
 
+class HoleLoss(_Loss):
+    """The squared error within holes, where ``HolePrepareBatch`` has made them."""
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the pixels of all holes.
+
+        Args:
+            pred: shape (B, 1, X, Y).
+            target: values and holes, shape (B, 2, X, Y).
+        """
+        value, hole = target[:, :1], target[:, 1:]
+        return ((pred - value).square() * hole).sum() / hole.sum().clamp(min=1)
+
+
 def gradients(image: Tensor) -> list[Tensor]:
     """Return the differences of neighbours along both axes at ``SCALES`` scales, each half as fine as the last."""
     found = []

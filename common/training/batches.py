@@ -10,6 +10,7 @@ from monai.networks import eval_mode
 from torch import Tensor, nn
 
 from ..transforms.grid import crop
+from ..transforms.holes import organ_medians, random_ellipses, shown_with_holes
 from ..transforms.organ import right_part
 from ..transforms.slices import UNKNOWN
 
@@ -245,3 +246,27 @@ class CoarseNoisePrepareBatch(PatchPrepareBatch):
         coarse = torch.randn(*image.shape[:2], *self.noise_size).to(image)
         noise = F.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
         return image + self.noise_std * noise, image
+
+
+class HolePrepareBatch(PatchPrepareBatch):
+    """Cut random ellipses out of the organ; the target is what was there, for ``HoleLoss``.
+
+    Args:
+        max_holes: see ``random_ellipses``.
+        half_axes: the same.
+        fixed: the same holes in every epoch, for validation.
+        options: see ``PatchPrepareBatch``.
+    """
+
+    def __init__(
+        self, max_holes: int = 12, half_axes: Sequence[float] = (2.0, 9.0), fixed: bool = False, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.max_holes, self.half_axes, self.fixed = max_holes, half_axes, fixed
+
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
+        """Return what a network is shown, and how far pixels are from the organ's median behind where holes are."""
+        image, organ = patches["image"], patches["organ"] > 0
+        generator = torch.Generator().manual_seed(0) if self.fixed else None
+        hole, median = random_ellipses(organ, self.max_holes, self.half_axes, generator), organ_medians(image, organ)
+        return shown_with_holes(image, hole, organ, median), torch.cat([image - median, hole.to(image)], dim=1)

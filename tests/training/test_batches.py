@@ -7,10 +7,12 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from common.losses.hybrid_vlb import HybridVLBLoss
+from common.losses.reconstruction import HoleLoss
 from common.networks.vqgan import VQGAN
 from common.schedulers import NoiseSchedule
 from common.training.batches import (
     CoarseNoisePrepareBatch,
+    HolePrepareBatch,
     LatentPrepareBatch,
     NoisyPrepareBatch,
     PatchPrepareBatch,
@@ -326,3 +328,17 @@ def test_latent_noise_for_validation_is_fixed_and_timesteps_are_spread():
     first, second = (prepare(latent_batch())[3] for _ in range(2))
     assert torch.equal(first["noise"], second["noise"])
     assert first["timesteps"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_was_in_random_holes_is_the_target():
+    batch = batch_of(organ_at(3, 5), organ_at(9, 9))
+    prepare = HolePrepareBatch(max_holes=2, half_axes=(1.0, 2.0), patch_size=(10, 8), fixed=True)
+    (shown, target), (again, _) = prepare(batch), prepare(batch)
+    torch.testing.assert_close(shown, again, rtol=0, atol=0)
+    hole, organ = shown[:, 1:2] > 0, shown[:, 2:] > 0
+    assert hole.flatten(1).any(1).all()
+    assert not (hole & ~organ).any()
+    torch.testing.assert_close(target[:, 1:] > 0, hole)
+    torch.testing.assert_close(target[:, :1][~hole], shown[:, :1][~hole])
+    assert (HoleLoss()(target[:, :1], target), HoleLoss()(target[:, :1] + 2, target)) == (0, 4)
+    assert HoleLoss()(target[:, :1] + 2 * ~hole, target) == 0
