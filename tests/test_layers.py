@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "handlers": {"files", "metrics", "checkpoints", "report"},
     "training": {"files", "checkpoints", "handlers", "losses", "report", "transforms"},
     "evaluation": {"files"},
-    "studies": {"files", "metrics", "checkpoints", "report", "handlers", "transforms", "paths"},
+    "studies": {"files", "data", "metrics", "checkpoints", "report", "handlers", "transforms", "paths"},
 }
 MODULES = sorted((ROOT / "common").rglob("*.py"))
 
