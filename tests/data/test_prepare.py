@@ -763,7 +763,7 @@ def test_the_log_counts_the_slices_of_a_case(tmp_path, caplog):
         ({"split": "volume"}, "split must be one of patient, slice, got 'volume'"),
         ({"link": "move"}, "link must be one of symlink, hardlink, copy, got 'move'"),
         ({"source": "nifti", "exclude_ircad": True}, "exclude_ircad is for lits, got source nifti"),
-        ({"finding": "Edema"}, "finding is for chexpert, got source lits"),
+        ({"finding": "Edema"}, "finding is for chexpert, nih, got source lits"),
         ({"source": "chexpert", "split": "slice"}, "split slice is for volumes, got source chexpert"),
         ({"dst": "src/prepared"}, "src and dst must be folders that do not contain each other"),
         ({"dst": "."}, "src and dst must be folders that do not contain each other"),

@@ -233,5 +233,5 @@ def test_scanner_b_is_noisier(seed):
 
 
 def test_an_unknown_scanner_is_refused():
-    with pytest.raises(ValueError, match=r"scanner must be one of \['a', 'b'\], got 'c'"):
-        brain_mr(0, scanner="c")
+    with pytest.raises(ValueError, match=r"scanner must be one of \['a', 'b', 'c'\], got 'd'"):
+        brain_mr(0, scanner="d")

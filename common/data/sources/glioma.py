@@ -44,15 +44,16 @@ def find_kaggle_3m(src: Path, sequences: Sequence[str], brain_masks: str | None,
         FileNotFoundError: if there is no such patient.
         ValueError: if there are no masks, or sequences that are not there.
     """
+    sequences = ensure_tuple(sequences)
+    if not sequences or set(sequences) - CHANNELS.keys():
+        raise ValueError(f"sequences must be some of {', '.join(CHANNELS)}, got {', '.join(sequences) or 'none'}.")
+    expected = f"TCGA_*/TCGA_*_<n>.tif with {', '.join(sequences)}"
+    folders = some(sorted({path.parent for path in src.rglob("TCGA_*_*.tif")}), src, expected)
     if with_skull == (brain_masks is not None):
         raise ValueError(
             "brain_masks must be a folder of masks of the brain, <case>.nii.gz, as these images have a skull, or "
             f"with_skull be true, which writes them as they are, for HD-BET; got {brain_masks} and {with_skull}."
         )
-    sequences = ensure_tuple(sequences)
-    if not sequences or set(sequences) - CHANNELS.keys():
-        raise ValueError(f"sequences must be some of {', '.join(CHANNELS)}, got {', '.join(sequences) or 'none'}.")
-    folders = sorted({path.parent for path in src.rglob("TCGA_*_*.tif")})
     scans = []
     for folder in folders:
         slices = _slices(folder)
@@ -63,7 +64,7 @@ def find_kaggle_3m(src: Path, sequences: Sequence[str], brain_masks: str | None,
         case, mask = folder.name, None if brain_masks is None else Path(brain_masks) / f"{folder.name}.nii.gz"
         patient = "_".join(case.split("_")[:3])
         scans.append(Scan(case, patient, partial(_read, slices, sequences, mask), site=case.split("_")[1]))
-    return some(scans, src, f"TCGA_*/TCGA_*_<n>.tif with {', '.join(sequences)}")
+    return some(scans, src, expected)
 
 
 def _slices(folder: Path) -> list[Path]:
