@@ -125,9 +125,15 @@ def prepare(
         ValueError: if an argument is not as it should be, or two cases have one name.
     """
     folder, target = Path(str(src)), Path(str(dst))
-    options: dict[str, Any] = {"exclude_ircad": exclude_ircad, "finding": finding, "views": views}
-    options |= {"structure": structure, "sequences": ensure_tuple(sequences), "brain_masks": brain_masks}
-    options["with_skull"] = with_skull
+    options: dict[str, Any] = {
+        "exclude_ircad": exclude_ircad,
+        "finding": finding,
+        "views": views,
+        "structure": structure,
+        "sequences": ensure_tuple(sequences),
+        "brain_masks": brain_masks,
+        "with_skull": with_skull,
+    }
     _refuse_arguments(source, folder, target, split, link, options)
     data_set = SOURCES[source]
     if both_labels and "organ" not in data_set.masks:

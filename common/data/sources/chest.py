@@ -4,7 +4,7 @@ import csv
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -44,9 +44,10 @@ def find_chexpert(src: Path, finding: str, views: str = "all") -> list[Scan]:
         ValueError: if a table is malformed, or has no such finding, or there are no such views.
     """
     refuse_other_views(views)
+    needed = ["Path", "Frontal/Lateral", "No Finding", *(["AP/PA"] if views != "all" else [])]
     films: dict[str, list[Scan]] = defaultdict(list)
     for table in [path for name in ("train.csv", "valid.csv") for path in (*src.glob(name), *src.glob(f"*/{name}"))]:
-        for row in _rows(table, finding):
+        for row in _rows(table, needed, partial(_refuse_other_finding, finding)):
             kind = _kind(row, finding, views)
             films[kind].append(_scan(table, row["Path"], diseased=kind == "diseased"))
     if films["contradictory"]:
@@ -77,7 +78,7 @@ def find_nih(src: Path, finding: str, views: str = "all") -> list[Scan]:
     films: dict[str, list[Scan]] = defaultdict(list)
     known: set[str] = set()
     for table in sorted(src.glob("Data_Entry_2017*.csv")):
-        for row in _read_table(table, ("Image Index", "Finding Labels", "Patient ID", "View Position")):
+        for row in _rows(table, ("Image Index", "Finding Labels", "Patient ID", "View Position")):
             found = row["Finding Labels"].split("|")
             known |= set(found)
             kind = "healthy" if found == ["No Finding"] else "diseased" if finding in found else "unmarked"
@@ -111,24 +112,25 @@ def _usable(films: Mapping[str, list[Scan]], src: Path, finding: str, views: str
     return some(usable, src, f"{expected} of No Finding or {finding}")
 
 
-def _rows(table: Path, finding: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table of CheXpert."""
-    for row in _read_table(table, ("Path", "Frontal/Lateral", "AP/PA", "No Finding")):
-        columns = list(row)
-        findings = columns[columns.index("No Finding") + 1 :]
-        if finding not in findings:
-            raise ValueError(f"finding must be one of {', '.join(findings)}, got {finding!r}.")
-        yield row
-
-
-def _read_table(table: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table that has all columns that are needed."""
+def _rows(
+    table: Path, needed: Sequence[str], accept: Callable[[Sequence[str]], None] = lambda columns: None
+) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table that has all columns that are needed, and whose columns are accepted."""
     with open(table, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, restval="")
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        columns = list(reader.fieldnames or ())
+        missing = [name for name in needed if name not in columns]
         if missing:
             raise ValueError(f"{table}: expected a table of films, got one without {', '.join(missing)}.")
+        accept(columns)
         yield from reader
+
+
+def _refuse_other_finding(finding: str, columns: Sequence[str]) -> None:
+    """Check that a table of CheXpert has a finding."""
+    findings = columns[columns.index("No Finding") + 1 :]
+    if finding not in findings:
+        raise ValueError(f"finding must be one of {', '.join(findings)}, got {finding!r}.")
 
 
 def _kind(row: Mapping[str, str], finding: str, views: str) -> str:
@@ -136,7 +138,7 @@ def _kind(row: Mapping[str, str], finding: str, views: str) -> str:
     healthy, diseased = (row[name].removesuffix(".0") for name in ("No Finding", finding))
     if row["Frontal/Lateral"] != "Frontal":
         return "lateral"
-    if views not in ("all", row["AP/PA"]):
+    if views != "all" and row["AP/PA"] != views:
         return "other view"
     if "-1" in (healthy, diseased):
         return "uncertain"

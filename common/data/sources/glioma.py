@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...files import BadFileError
 from ..checks import check_mr, check_same_grid
@@ -57,8 +57,7 @@ def find_kaggle_3m(src: Path, sequences: Sequence[str], brain_masks: str | None,
     scans = []
     for folder in folders:
         slices = _slices(folder)
-        absent = [name for name in sequences if name != "flair" and _is_copy(slices, CHANNELS[name])]
-        if absent:
+        if absent := [name for name in _copies(slices) if name in sequences]:
             logger.info(f"{folder.name} is left out: it has no {' and no '.join(absent)}.")
             continue
         case, mask = folder.name, None if brain_masks is None else Path(brain_masks) / f"{folder.name}.nii.gz"
@@ -69,17 +68,25 @@ def find_kaggle_3m(src: Path, sequences: Sequence[str], brain_masks: str | None,
 
 def _slices(folder: Path) -> list[Path]:
     """Return the slices of a patient in their order, without the masks."""
-    numbers = {path: re.fullmatch(r".*_(\d+)\.tif", path.name) for path in folder.glob("*.tif")}
-    return sorted((path for path, match in numbers.items() if match), key=lambda path: int(path.stem.split("_")[-1]))
+    matches = [(re.fullmatch(r".*_(\d+)\.tif", path.name), path) for path in folder.glob("*.tif")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
 
-def _is_copy(slices: Sequence[Path], channel: int) -> bool:
-    """Return whether a channel is that of FLAIR in the middle of a stack."""
-    pixels = _pixels(slices[len(slices) // 2])
-    return pixels.ndim == 3 and bool((pixels[..., channel] == pixels[..., CHANNELS["flair"]]).all())
+def _copies(slices: Sequence[Path]) -> list[str]:
+    """Return the sequences that are copies of FLAIR in the middle of a stack; what is wrong with it, reading says."""
+    try:
+        pixels = _pixels(slices[len(slices) // 2]) if slices else np.empty(0, dtype=np.uint8)
+    except BadFileError:
+        return []
+    if pixels.ndim != 3 or pixels.shape[2] != len(CHANNELS):
+        return []
+    flair = pixels[..., CHANNELS["flair"]]
+    return [name for name, channel in CHANNELS.items() if name != "flair" and (pixels[..., channel] == flair).all()]
 
 
 def _read(slices: Sequence[Path], sequences: Sequence[str], mask: Path | None) -> Volume:
+    if not slices:
+        raise BadFileError("expected slices, TCGA_*_<n>.tif, got masks alone.")
     folder = slices[0].parent
     stack = [_pixels(path) for path in slices]
     sizes = {pixels.shape for pixels in stack}
@@ -105,5 +112,5 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image)
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         raise BadFileError(f"{path}: expected a picture, got a file that cannot be read ({error}).") from error

@@ -180,3 +180,12 @@ def test_findings_and_views_that_nih_does_not_have_are_refused(tmp_path):
         find_nih(src, "Effusion", "lateral")
     with pytest.raises(FileNotFoundError, match=r"expected Data_Entry_2017.csv with films of No Finding or Effusion"):
         find_nih(tmp_path / "images_001", "Effusion")
+
+
+def test_the_column_of_views_is_needed_where_they_are_chosen(tmp_path):
+    src = write_chexpert(tmp_path, FILMS)
+    table = src / "train.csv"
+    table.write_text(table.read_text().replace("AP/PA", "Projection"))
+    assert len(find_chexpert(src, "Pleural Effusion")) == 3
+    with pytest.raises(ValueError, match=r"train.csv: expected a table of films, got one without AP/PA\."):
+        find_chexpert(src, "Pleural Effusion", "PA")

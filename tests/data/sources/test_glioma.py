@@ -58,3 +58,18 @@ def test_what_does_not_fit_is_refused(tmp_path):
     next(src.rglob("*_3_mask.tif")).write_bytes(b"no picture")
     with pytest.raises(BadFileError, match="expected a picture"):
         find(src, masks=None, with_skull=True)[0].read()
+
+
+def test_a_patient_that_cannot_be_read_does_not_hide_the_others(tmp_path):
+    src = write_kaggle_3m(tmp_path, CASE, brain=False)
+    write_kaggle_3m(tmp_path, "TCGA_DU_5849_19950405", brain=False)
+    write_kaggle_3m(tmp_path, "TCGA_HT_7473_19970826", brain=False)
+    (src / CASE / f"{CASE}_6.tif").write_bytes(b"no picture")
+    for path in src.glob("TCGA_DU_*/*[0-9].tif"):
+        path.unlink()
+    damaged, masks_alone, good = find(src, masks=None, with_skull=True)
+    assert good.read().channels[0].voxels.any()
+    with pytest.raises(BadFileError, match=rf"{CASE}_6.tif: expected a picture"):
+        damaged.read()
+    with pytest.raises(BadFileError, match="got masks alone"):
+        masks_alone.read()
