@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..transforms.holes import disc_rounds, shown_with_holes
+from ..transforms.holes import ROUNDS, disc_rounds, shown_with_holes
 from .inpainting import Holes, Inpainter
 from .patches import Generators
 from .slices import Progress
@@ -44,7 +44,7 @@ class ConditionedInpainter(Inpainter):
     @property
     def num_steps(self) -> int:
         """The calls of a batch."""
-        return 1 if self.disc_radius is None else 9
+        return 1 if self.disc_radius is None else ROUNDS
 
     @property
     def settings(self) -> dict[str, Any]:

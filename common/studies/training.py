@@ -290,11 +290,10 @@ def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: 
 def _try_column(plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
     """Write what a classifier of a column says, in the same tables."""
     sites = {**plan.settings, **arm.settings}["target_sites"]
-    learnt = plan.data_set(folder, arm.train, seed)
+    learnt, own = plan.data_set(folder, arm.train, seed), folder_of(folder, arm.name, seed)
     for test in arm.tests:
-        for epoch in ("", LAST) if plan.last else ("",):
-            own = folder_of(folder, arm.name, seed) / f"{test}{epoch}"
-            write_by_column(learnt, plan.data_set(folder, test, seed), arm.column, sites, own)
+        for epoch in _models(plan, own):
+            write_by_column(learnt, plan.data_set(folder, test, seed), arm.column, sites, own / f"{test}{epoch}")
 
 
 def _models(plan: TrainingPlan, own: Path) -> dict[str, Path]:
@@ -302,12 +301,18 @@ def _models(plan: TrainingPlan, own: Path) -> dict[str, Path]:
     return {"": own / "model.pt", **({LAST: own / "last.pt"} if plan.last else {})}
 
 
-def records_of(folder: Path) -> list[Record]:
-    """Return the records of an evaluation from its tables."""
-    rows = _read(folder / "per_patient.csv")
-    tumours = _read(folder / "per_tumour.csv") if (folder / "per_tumour.csv").is_file() else []
+def records_of(folder: Path, table: str = "per_tumour") -> list[Record]:
+    """Return the records of an evaluation from its tables.
+
+    Args:
+        folder: that the evaluation has written.
+        table: of what a case has several of, tumours or slices; it is not there where no case has any.
+    """
+    path = folder / f"{table}.csv"
+    parts = _read(path) if path.is_file() else []
     return [
-        Record(row["case"], row["patient"], row, [one for one in tumours if one["case"] == row["case"]]) for row in rows
+        Record(row["case"], row["patient"], row, [part for part in parts if part["case"] == row["case"]])
+        for row in _read(folder / "per_patient.csv")
     ]
 
 
@@ -339,15 +344,6 @@ TUMOURS = Measures(
 """Of masks against labels."""
 
 
-def map_records(folder: Path) -> list[Record]:
-    """Return the records of an evaluation of anomaly maps from its tables."""
-    slices = _read(folder / "per_slice.csv")
-    return [
-        Record(row["case"], row["patient"], row, [each for each in slices if each["case"] == row["case"]])
-        for row in _read(folder / "per_patient.csv")
-    ]
-
-
 def map_statistics(records: Sequence[Record]) -> dict[str, Statistic]:
     """Return the metrics of anomaly maps by title: means over patients, and over slices where it says so."""
     healthy = [[row for row in record.slice_rows if not row["diseased"]] for record in records]
@@ -370,7 +366,7 @@ MAPS = Measures(
     },
     compared=("ap", "dice", "false_cm2", "misclassified"),
     statistics=map_statistics,
-    records=map_records,
+    records=partial(records_of, table="per_slice"),
     configs=("inference", "evaluate"),
 )
 """Of anomaly maps against labels."""

@@ -55,7 +55,7 @@ class PatchPrepareBatch(PrepareBatch):
         return patches["image"], patches["image"]
 
     def patches(self, batchdata: Mapping[str, Any], device: Any, non_blocking: bool) -> dict[str, Tensor]:
-        """Return the patches of all images of a batch, shape (B, C, *patch_size) each."""
+        """Return the patches of all images of a batch, shape (B, C, *patch_size); what is no image stays."""
         whole = {k: v.to(device, non_blocking=non_blocking) for k, v in batchdata.items() if isinstance(v, Tensor)}
         unknown = (whole["organ"] == UNKNOWN).flatten(1).all(1)
         if unknown.any():
@@ -66,7 +66,8 @@ class PatchPrepareBatch(PrepareBatch):
         def cropped(slices: Tensor, beyond: float) -> Tensor:
             return torch.stack([crop(x, c, self.patch_size, beyond) for x, c in zip(slices, corners, strict=True)])
 
-        found = {key: cropped(x, self.background if key == "image" else 0.0) for key, x in whole.items()}
+        images = {key: x for key, x in whole.items() if x.ndim == 4}
+        found = whole | {key: cropped(x, self.background if key == "image" else 0.0) for key, x in images.items()}
         if self.only_organ:
             found["image"] = torch.where(found["organ"] > 0, found["image"], self.background)
         return found
@@ -143,22 +144,6 @@ class NoisyPrepareBatch(PatchPrepareBatch):
         return image, self.target({**patches, **drawn}), (), {**drawn, **given}
 
 
-class SitePrepareBatch(NoisyPrepareBatch):
-    """Noisy slices; the target is what ``ClassAndSited`` has put into ``label``: class and site, shape (B, 2)."""
-
-    def __call__(
-        self,
-        batchdata: Mapping[str, Tensor],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple:
-        """Return images, the target, and what the inferer wants."""
-        slices = {key: value for key, value in batchdata.items() if key != "label"}
-        image, _, args, given = super().__call__(slices, device, non_blocking)
-        return image, batchdata["label"].to(device, non_blocking=non_blocking), args, given
-
-
 class LatentPrepareBatch(PrepareBatch):
     """Encode patches that show tumours, and draw timestep and noise for each: for ``NoisyInferer``.
 
@@ -220,9 +205,10 @@ TARGETS: dict[str, Callable[[Mapping[str, Tensor]], Any]] = {
     "class": _classes,
     "ratio": _lesion_ratio,
     "label": lambda patches: (patches["label"] > 0).to(patches["image"]),
+    "class and site": lambda patches: patches["label"],
 }
 """What networks learn of noisy slices: the noise, as ``HybridVLBLoss`` wants it; healthy or diseased; which share of
-the organ is lesion; where the lesions are."""
+the organ is lesion; where the lesions are; class and site as ``ClassAndSited`` has put them into ``label``."""
 
 
 class CoarseNoisePrepareBatch(PatchPrepareBatch):

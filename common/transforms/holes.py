@@ -6,6 +6,9 @@ from math import pi
 import torch
 from torch import Tensor
 
+ROUNDS = 9
+"""Of discs, by which a plane is filled: three shifts along each axis."""
+
 
 def shown_with_holes(image: Tensor, hole: Tensor, organ: Tensor, median: Tensor) -> Tensor:
     """Return the image with the organ's median in its holes, relative to the median, then the holes and the organ.

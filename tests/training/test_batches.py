@@ -16,7 +16,6 @@ from common.training.batches import (
     LatentPrepareBatch,
     NoisyPrepareBatch,
     PatchPrepareBatch,
-    SitePrepareBatch,
 )
 from common.transforms.slices import UNKNOWN
 
@@ -249,7 +248,7 @@ def test_noisy_slices_can_be_learnt_to_be_classified_measured_and_segmented():
 
 def test_class_and_site_are_the_target_of_noisy_slices():
     target = torch.tensor([[0, 2], [1, 0]])
-    prepare = SitePrepareBatch(4, patch_size=(10, 8), fixed=True)
+    prepare = NoisyPrepareBatch(4, target="class and site", patch_size=(10, 8), fixed=True)
     image, said, args, given = prepare({**batch_of(organ_at(3, 5), organ_at(9, 9)), "label": target})
     assert (image.shape, args, set(given)) == ((2, 1, 10, 8), (), {"noise", "timesteps"})
     assert said is target
@@ -265,7 +264,7 @@ def test_masks_can_be_learnt_under_the_condition_of_their_images():
 
 
 def test_another_target_is_refused():
-    with pytest.raises(ValueError, match="target must be one of noise, class, ratio, label, got 'age'"):
+    with pytest.raises(ValueError, match="target must be one of noise, class, ratio, label, class and site, got 'age'"):
         NoisyPrepareBatch(4, target="age", patch_size=(10, 8))
 
 
