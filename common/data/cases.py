@@ -189,6 +189,8 @@ def check_item(
                 f"{item[key]}: expected a scan without tumours, got {np.count_nonzero(mask > 0)} voxels of them; "
                 "set allow_tumours to True to add others."
             )
+    if "twin" in item:
+        check_same_grid(shape, affine, item["twin"], images[0])
     if "slice_labels" in item:
         _check_tags(item["slice_labels"], shape, affine)
     if item.get("point") is not None and not _lies_within(item["point"], shape, affine):

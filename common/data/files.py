@@ -75,7 +75,7 @@ class FitCased(Transform):
         item = dict(data)
         channels = item.pop("channels", None)
         image = item["image"] if channels is None else item["image"][channels]
-        for key in ("organ", "label", "wanted"):
+        for key in ("organ", "label", "wanted", "twin"):
             if not isinstance(item.get(key), MetaTensor):  # not there, or a path that this run does not load
                 continue
             grids = [(tensor.shape[1:], convert_to_numpy(tensor.affine)) for tensor in (item[key], image)]

@@ -28,7 +28,7 @@ MASK_SUFFIXES = ("_liver", "_organ", "_label", "_wanted")
 RESULT_NAMES = (*(ending.split(".")[0] for ending in RESULTS), "organ", "wanted")
 """What ``<case>/<case>_<name>`` holds in the folder of a run, which is no case of the next."""
 
-PATHS = ("image", "organ", "label", "wanted", "slice_labels")
+PATHS = ("image", "organ", "label", "wanted", "twin", "slice_labels")
 """What is a path in an item of ``dataset.json``; the image may be a list of them."""
 
 logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import Orientation
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from ..metrics.detection import (
 )
 from ..metrics.lesions import peak_to_point_mm
 from ..metrics.statistics import Record, Row, with_all_columns
+from ..metrics.twins import TwinRecord, examine_twin, summarise_twins, true_threshold, twin_row
 from ..report.figures import curves_figure, froc_figure, png
 from ..report.page import Picture
 from .output import as_seen, spacing_mm
@@ -44,7 +46,8 @@ class Detection(Scores):
     The items of its output need ``anomaly``, ``mask`` and ``organ``, each of shape (1, X, Y[, Z]), and ``label`` of the
     same shape. Cases without a label count if the batch has ``slice_class`` (see ``SliceClassesd``), or the
     ``image_label`` of a film or a single slice. A ``point`` of the batch, world coordinates in mm, marks a lesion that
-    nobody has outlined. Other cases are passed over.
+    nobody has outlined; its ``twin`` is the same image of one channel without lesions, with which ``healthy`` is
+    compared. Other cases are passed over.
 
     Args:
         network: container with the threshold that the masks are made with.
@@ -95,6 +98,11 @@ class Detection(Scores):
         return [record for record in self.images if isinstance(record, CaseRecord)]
 
     @property
+    def twins(self) -> list[TwinRecord]:
+        """What is kept of cases whose twin is known."""
+        return [record for record in self.records if isinstance(record, TwinRecord)]
+
+    @property
     def fitted_threshold(self) -> float:
         """What the masks of such cases should be made with, NaN where none has lesions."""
         if self.otsu:
@@ -105,12 +113,14 @@ class Detection(Scores):
     def case_rows(self) -> list[Row]:
         """A row for each case of which anything is known."""
         rows: dict[str, Row] = {}
+        begins = true_threshold(self.twins)
         for record in self.records:
-            rows[record.case] = rows.get(record.case, {}) | record.row
+            row = twin_row(record, begins) if isinstance(record, TwinRecord) else record.row
+            rows[record.case] = rows.get(record.case, {}) | row
         return with_all_columns(list(rows.values()))
 
     def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[Record]:
-        """Yield what label or classes say of a case's map, and then what its point does."""
+        """Yield what label or classes say of a case's map, and then what its point and its twin do."""
         arrays, image_label = as_seen(output, IMAGES), item.get("image_label")
         masks, size = {key: arrays[key] > 0 for key in IMAGES[1:4] if key in arrays}, spacing_mm(output["anomaly"])
         common: dict[str, Any] = {
@@ -134,6 +144,9 @@ class Detection(Scores):
         if item.get("point") is not None:
             row = {"case": item["case"], "patient": item["patient"], **mark_row(item, output)}
             yield Record(item["case"], item["patient"], row, [])
+        if isinstance(item.get("twin"), torch.Tensor):
+            shown = as_seen({**output, "image": item["image"], "twin": item["twin"]}, ("image", "healthy", "twin"))
+            yield examine_twin(item["case"], item["patient"], **shown)
 
     def _kept(self, case: str, lesions: NDArray[np.bool_]) -> int:
         """Return how many slices of a case count, and say it where some with lesions do not."""
@@ -154,6 +167,8 @@ class Detection(Scores):
             rows, curve = summarise(self.labelled, threshold, self.num_resamples), pool_pixels(self.labelled).curve()
             metrics = {"ap": curve.average_precision(), "auroc": curve.auroc(), "best_dice": curve.best_dice()[0]}
         rows += summarise_images(self.images, self.num_resamples)
+        if self.twins:
+            rows += summarise_twins(self.twins, self.num_resamples)
         pooled = pool_images(self.images)
         return rows, {**metrics, **{f"image_auroc_{name}": counts.curve().auroc() for name, counts in pooled.items()}}
 

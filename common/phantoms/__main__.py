@@ -19,6 +19,7 @@ from ..sequences import SEQUENCES
 from .abdomen_ct import PARTS, abdomen_ct
 from .brain_mr import brain_mr
 from .chest_xray import chest_xray
+from .ellipses import ellipses
 from .multisite_brain import Cells, cases_of, multisite_brain
 
 SPLITS = {"training": 100_000, "validation": 200_000, "testing": 300_000}
@@ -69,6 +70,17 @@ def _draw_brain(seed: int, shape: Sequence[int], spacing: Sequence[float], scann
 def _draw_chest(seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool) -> Patient:
     film = chest_xray(seed, shape, spacing, diseased, scanner)
     return Patient({"": film.image}, {"": film.healthy}, {"label": 255 * film.effusion}, film.affine)
+
+
+def _draw_ellipses(seed: int, shape: Sequence[int], spacing: Sequence[float], scanner: str, diseased: bool) -> Patient:
+    if len(set(shape)) > 1 or scanner not in ELLIPSE_MODES:
+        raise ValueError(f"ellipses are square, and of scanner a or b, got {list(shape)} and {scanner!r}.")
+    drawn = ellipses(seed, diseased, shape[0], ELLIPSE_MODES[scanner])
+    affine = np.diag([*spacing, 1.0, 1.0])
+    return Patient({"": drawn.image}, {"": drawn.healthy}, {"label": drawn.shrunk.astype(np.uint8)}, affine)
+
+
+ELLIPSE_MODES = {"a": "paper", "b": "code"}
 
 
 def _save_nifti(voxels: NDArray[Any], affine: NDArray[np.float64], path: Path) -> None:
@@ -164,6 +176,16 @@ PHANTOMS = {
         ending=".png",
         save=_save_film,
     ),
+    "ellipses": Phantom(
+        _draw_ellipses,
+        name="ellipses on waves, of which one may have shrunk",
+        modality=("synthetic",),
+        shape=(64, 64),
+        spacing=(1.0, 1.0),
+        healthy_share=0.5,
+        keys=("image", "label", "twin", "patient", "case", "image_label"),
+        mixed=True,
+    ),
 }
 
 
@@ -182,39 +204,46 @@ def write_phantoms(
     both_labels: bool = False,
     cells: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
     cohort: int = 0,
+    fold: int | None = None,
+    folds: int = 5,
     num_workers: int = 1,
 ) -> None:
     """Write images of patients who do not exist, with masks, and ``dataset.json``.
 
-    CT and MR are NIfTI, of MR a file for each sequence; films are 8-bit PNG, with the patient's right on the left as on
-    a light box. Labels are 0 and 1 in CT, the parts of tumours in MR, 0 and 255 in films.
+    CT, MR and ellipses are NIfTI, of MR a file for each sequence; films are 8-bit PNG, with the patient's right on the
+    left as on a light box. Labels are 0 and 1 in CT and of ellipses, the parts of tumours in MR, 0 and 255 in films.
 
     Args:
         phantom: ``abdomen_ct``, with lesions of the liver; ``pancreas_ct``; ``liver_tumour_ct``, ``pancreas_tumour_ct``
             and ``kidney_tumour_ct``, smaller and of cubic voxels, in steps of 4 HU; ``brain_mr``; ``chest_xray``, with
-            pleural effusions; or ``multisite_brain``, healthy and diseased brains of eight sites in numbers of its own.
+            pleural effusions; ``ellipses``, the synthetic images of DeScarGAN; or ``multisite_brain``, healthy and
+            diseased brains of eight sites in numbers of its own.
         dst: folder, made if it is not there.
         training: patients; patient i of a split is the same in every data set.
-        validation: patients, all of them with lesions; of films a share is healthy.
+        validation: patients, all of them with lesions; of films and ellipses a share is healthy.
         testing: the same.
-        healthy_share: of the training patients, of films of all; the others have lesions. Default 1 for ``abdomen_ct``,
-            0 for ``pancreas_ct``, else 0.5.
+        healthy_share: of the training patients, of films and ellipses of all; the others have lesions. Default 1 for
+            ``abdomen_ct``, 0 for ``pancreas_ct``, else 0.5.
         healthy_testing: further testing patients, who have no lesions and come last; in MR, ``<case>_wanted.nii.gz`` is
             the mask of a tumour that they might have.
-        scanner: ``a`` or ``b``, of ``brain_mr`` also ``c``.
+        scanner: ``a`` or ``b``, of ``brain_mr`` also ``c``; ellipses are drawn as in the paper, or as by its program.
         shape: voxels to the right, front and head, or pixels to the right and head; default: those of the phantom.
         spacing: mm along these; default: that of the phantom.
-        twins: also write ``<case>_twin``, the same patient without lesions.
+        twins: also write ``<case>_twin``, the same patient without lesions; of ellipses, ``dataset.json`` names it.
         both_labels: of CT, the labels are 1 in the organ and 2 in its lesions, and there is no mask of the organ.
         cells: how many healthy and diseased cases there are, by split and site, as ``{"training": {"S1": [16, 55]}}``;
             of ``multisite_brain`` the paper's by default. Of other phantoms the sites are the scanners, and the numbers
             above do not count.
         cohort: of ``multisite_brain``, which patients; cohorts share none.
+        fold: of a cross-validation, from 0: every ``folds``-th training patient from this one on is for testing.
+        folds: of it.
         num_workers: processes.
 
     Raises:
-        ValueError: if there is no such phantom, or no such scanner, or its labels have no organ.
+        ValueError: if there is no such phantom, scanner or fold, or its labels have no organ.
     """
+    if fold is not None and not 0 <= fold < folds:
+        raise ValueError(f"fold must be one of 0 to {folds - 1}, got {fold}.")
     if phantom == SITES_PHANTOM:
         write_sites(Path(dst), cells, cohort, num_workers)
         return
@@ -245,7 +274,7 @@ def write_phantoms(
         "modality": {str(i): channel for i, channel in enumerate(plan.modality)},
         **({"labels": {"0": "background", "1": "organ", "2": "tumour"}} if both_labels else {}),
     }
-    _write_all(folder, content, jobs, write, num_workers)
+    _write_all(folder, content, jobs, write, num_workers, None if fold is None else slice(fold, None, folds))
 
 
 def _of_cells(cells: Cells) -> list[tuple[str, int, str, bool]]:
@@ -265,6 +294,7 @@ def _write_all(
     jobs: Sequence[tuple[Any, ...]],
     write: Callable[..., dict[str, Any]],
     num_workers: int,
+    tested: slice | None = None,
 ) -> None:
     """Write patients, and ``dataset.json`` with the lists of them behind its ``content``.
 
@@ -274,11 +304,15 @@ def _write_all(
         jobs: arguments of ``write``, the split first.
         write: writes a patient and returns the item.
         num_workers: processes.
+        tested: which of the patients for training are for testing instead.
     """
     written = Parallel(num_workers, return_as="generator")(delayed(write)(*job) for job in jobs)
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for (split, *_), item in zip(jobs, tqdm(written, total=len(jobs), desc="phantoms", unit="patient"), strict=True):
         splits[split].append(item)
+    if tested is not None:
+        splits["testing"] += splits["training"][tested]
+        del splits["training"][tested]
     write_text(folder / "dataset.json", json.dumps({**content, **splits}, indent=1) + "\n")
 
 
@@ -328,11 +362,11 @@ def _write_patient(
         return name
 
     images = [save(ending, voxels) for ending, voxels in patient.images.items()]
-    for ending, voxels in patient.healthy.items() if twins else ():
-        save(f"_twin{ending}", voxels)
+    without = [save(f"_twin{ending}", voxels) for ending, voxels in patient.healthy.items() if twins]
     known = {
         "image": images if len(images) > 1 else images[0],
         **{key: save(f"_{phantom.endings.get(key, key)}", voxels) for key, voxels in masks.items()},
+        **({"twin": without[0]} if without else {}),
         "patient": case,
         "case": case,
         "image_label": int(diseased),

@@ -110,6 +110,22 @@ def test_the_average_otsu_threshold_of_films_needs_no_label():
     assert detection.fitted_threshold == record.slice_rows[0]["otsu_threshold"] < 1
 
 
+def test_differences_are_compared_with_those_of_the_twin(tmp_path):
+    detection = Detection(container(), str(tmp_path), num_resamples=5)
+    films = [film("a", True, 1.4), film("b", False, 0.5)]
+    for known, twin in zip(films, (2, 0), strict=True):  # what the inferer says, and the image itself
+        known["twin"] = known["image"][twin : twin + 1].clone()
+    run(films, detection, channels=FILM_CHANNELS)
+    found = metrics(detection)
+    assert found["squared error of the difference"] == 0
+    assert found["Dice of the difference at the threshold of true ones"] == 1
+    assert found["squared error of healthy images"] == pytest.approx(0.25 * 4 / 48, rel=1e-4)
+    ill, well = table(tmp_path / "per_patient.csv")
+    assert (float(ill["difference_dice"]), float(ill["difference_auroc"])) == (1, 1)
+    assert float(ill["zero_mse"]) == pytest.approx(1.96 * 4 / 48, rel=1e-4)
+    assert (well["difference_dice"], float(well["healthy_mse"])) == ("nan", pytest.approx(0.25 * 4 / 48, rel=1e-4))
+
+
 def test_a_volume_of_a_diseased_patient_says_nothing_of_its_slices():
     detection = Detection(container())
     run([item(with_label=False) | {"image_label": 1}], detection)

@@ -354,3 +354,27 @@ def test_scanners_may_have_patients_of_one_class(tmp_path):
     ]
     for item in said["training"]:
         assert voxels(tmp_path / item["label"]).any() == item["image_label"]
+
+
+def test_ellipses_have_their_twin_where_it_is_asked_for(tmp_path):
+    well, ill = run(tmp_path, "--training", "2", "--twins", "True", phantom="ellipses", size=[])["training"]
+    assert [item["image_label"] for item in (well, ill)] == [0, 1]
+    image, twin, label = (voxels(tmp_path / ill[key]) for key in ("image", "twin", "label"))
+    assert image.shape == (64, 64)
+    assert np.abs(twin - image)[label > 0].min() > np.abs(twin - image)[label == 0].mean()
+    alone = run(tmp_path / "alone", "--training", "1", phantom="ellipses", size=[])
+    assert "twin" not in alone["training"][0]
+
+
+def test_ellipses_of_another_shape_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"square, and of scanner a or b, got \[64, 32\] and 'a'"):
+        run(tmp_path, "--training", "1", phantom="ellipses", size=["--shape", "64,32"])
+
+
+def test_training_patients_can_be_dealt_into_folds(tmp_path):
+    parts = [run(tmp_path / str(k), "--training", "5", "--fold", str(k), "--folds", "2") for k in range(2)]
+    names = [[[item["patient"] for item in part[split]] for split in ("training", "testing")] for part in parts]
+    assert names[0][0] == names[1][1] == ["training_a_001", "training_a_003"]
+    assert names[0][1] == names[1][0]
+    with pytest.raises(ValueError, match="fold must be one of 0 to 1, got 2"):
+        run(tmp_path / "2", "--training", "5", "--fold", "2", "--folds", "2")
