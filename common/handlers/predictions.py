@@ -13,10 +13,11 @@ from .output import CaseCollector
 
 
 class Predictions(CaseCollector):
-    """Write ``predictions.csv`` and ``latents.npz``, sorted by case, of all processes.
+    """Write ``predictions.csv`` and, where there are vectors, ``latents.npz``, sorted by case, of all processes.
 
-    The items of the evaluator's output need ``probability`` and ``distance``, a value a class, and ``latent``, the
-    vector. ``latents.npz`` has the arrays ``case``, ``site``, ``image_label`` (-1 where nobody knows) and ``latent``.
+    The items of the evaluator's output need ``probability``: a value a class, or an image with that of disease in each
+    slice, of which the highest counts. They may have ``distance``, a value a class, and ``latent``, the vector.
+    ``latents.npz`` has the arrays ``case``, ``site``, ``image_label`` (-1 where nobody knows) and ``latent``.
 
     Args:
         output_dir: where they go.
@@ -27,26 +28,30 @@ class Predictions(CaseCollector):
         self.output_dir = Path(output_dir)
 
     def add(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the row of a case, and its ``latent``."""
-        probability, away, latent = (convert_to_numpy(output[key]) for key in ("probability", "distance", "latent"))
-        known = item.get("image_label")
+        """Return the row of a case, and its ``latent`` if it has one."""
+        there = {key: convert_to_numpy(output[key]) for key in ("probability", "distance", "latent") if key in output}
+        probability, away, known = there["probability"], there.get("distance"), item.get("image_label")
+        if probability.ndim > 1:
+            probability = np.array([1 - probability.max(), probability.max()])
         return {
             "case": item["case"],
             "site": str(item.get("site", "")),
             "image_label": "" if known is None else int(known),
             **{f"probability_{k}": float(p) for k, p in enumerate(probability)},
-            **{f"distance_{k}": float(d) for k, d in enumerate(away)},
-            "nearest": int(away.argmin()),
+            **({f"distance_{k}": float(d) for k, d in enumerate(away)} if away is not None else {}),
+            **({"nearest": int(away.argmin())} if away is not None else {}),
             "prediction": int(probability.argmax()),
-            "latent": latent,
+            **({"latent": there["latent"]} if "latent" in there else {}),
         }
 
     def write(self, items: list[dict[str, Any]]) -> None:
-        """Write both files, none without a case."""
+        """Write the files, none without a case."""
         if not items:
             return
         rows = [{name: value for name, value in item.items() if name != "latent"} for item in items]
         write_csv(self.output_dir / "predictions.csv", rows)
+        if "latent" not in items[0]:
+            return
         content = io.BytesIO()
         np.savez_compressed(
             content,

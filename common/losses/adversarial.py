@@ -28,33 +28,33 @@ class HingeGANLoss(nn.Module):
         super().__init__()
         self.feature_weight = feature_weight
 
-    def of_network(self, critics: nn.ModuleDict, fake: Tensor, real: Tensor) -> Tensor:
+    def of_network(self, critics: nn.ModuleDict, pred: Sequence[Tensor], real: Tensor) -> Tensor:
         """Return what the network is to minimise: minus the critics' logits, and how unlike their features are.
 
         Args:
             critics: ``slice`` sees a random slice along the last axis, ``volume`` the whole; MONAI's
                 ``PatchDiscriminator``, which answers with what all of its layers say. Either may be missing.
-            fake: the network's images, shape (B, 1, X, Y, Z).
+            pred: what the network says, the first of which are images, shape (B, 1, X, Y, Z).
             real: what they should look like.
         """
         depth = torch.rand(len(real))
-        seen = look(critics, fake, depth)
+        seen = look(critics, pred[0], depth)
         with torch.no_grad():
             expected = look(critics, real, depth)
         pairs = zip(seen, expected, strict=True)
         losses = [self.feature_weight * feature_matching(ours, theirs) - ours[-1].mean() for ours, theirs in pairs]
         return torch.stack(losses).sum()
 
-    def of_critics(self, critics: nn.ModuleDict, fake: Tensor, real: Tensor) -> Tensor:
+    def of_critics(self, critics: nn.ModuleDict, pred: Sequence[Tensor], real: Tensor) -> Tensor:
         """Return what the critics are to minimise, added up over them.
 
         Args:
             critics: that are trained.
-            fake: the network's images, through which no gradient goes.
+            pred: as above, through which no gradient goes.
             real: images.
         """
         depth = torch.rand(len(real))
-        seen, expected = look(critics, fake.detach(), depth), look(critics, real, depth)
+        seen, expected = look(critics, pred[0].detach(), depth), look(critics, real, depth)
         return torch.stack([hinge(ours[-1], theirs[-1]) for ours, theirs in zip(seen, expected, strict=True)]).sum()
 
 

@@ -1,11 +1,13 @@
 """Training a network against critics, and the critics against it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 from torch import nn
 from torch.optim import Optimizer
@@ -20,11 +22,13 @@ class AdversarialTrainer(SupervisedTrainer):
     gradients of both, as their wrapper in torch takes neither two calls before a step nor gradients of gradients.
 
     Args:
-        network: see ``SupervisedTrainer``; its first output are images.
-        critics: what judges them.
+        network: see ``SupervisedTrainer``.
+        critics: what judges its answers.
         critic_optimizer: of the critics.
-        adversarial_loss: with ``of_network`` and ``of_critics``, see ``HingeGANLoss``.
+        adversarial_loss: with ``of_network`` and ``of_critics``, see ``HingeGANLoss`` and ``WassersteinLoss``.
         start: iterations before the critics begin to learn, and to count.
+        num_critic_steps: steps of the critics for each of the network. In the others the inferer is asked for
+            ``only_fakes``, without gradients, and the loss that is reported is that of the last step.
         max_norm: of the network's gradients and of the critics'; None does not clip.
         kwargs: see ``SupervisedTrainer``.
     """
@@ -39,12 +43,14 @@ class AdversarialTrainer(SupervisedTrainer):
         critic_optimizer: Optimizer,
         adversarial_loss: Any,
         start: int = 0,
+        num_critic_steps: int = 1,
         max_norm: float | None = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.critics, self.critic_optimizer, self.adversarial_loss = critics, critic_optimizer, adversarial_loss
-        self.start, self.max_norm = start, max_norm
+        self.start, self.num_critic_steps, self.max_norm = start, num_critic_steps, max_norm
+        self.loss = torch.zeros(())
         for module in (self.network, critics):
             share_weights(module)
 
@@ -53,23 +59,32 @@ class AdversarialTrainer(SupervisedTrainer):
         """What a checkpoint of the stage holds besides what others do."""
         return {"critics": self.critics, "critic_optimizer": self.critic_optimizer}
 
-    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> dict[str, Any]:
-        inputs, targets = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        judged = self.state.iteration > self.start
+    def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> Any:
+        batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
+        judged, learns = self.state.iteration > self.start, self.state.iteration % self.num_critic_steps == 0
+        mixed = partial(torch.autocast, inputs.device.type, torch.bfloat16, enabled=self.amp)
         self.network.train()
         self.critics.train().requires_grad_(False)
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-            pred = self.inferer(inputs, self.network)
-            loss = self.loss_function(pred, targets)
-            if judged:
-                loss = loss + self.adversarial_loss.of_network(self.critics, pred[0], targets)
-        self._step(self.network, self.optimizer, loss)
+        if learns:
+            with mixed():
+                pred = self.inferer(inputs, self.network, *args, **kwargs)
+                loss = self.loss_function(pred, targets)
+                if judged:
+                    loss = loss + self.adversarial_loss.of_network(self.critics, pred, targets)
+            self._step(self.network, self.optimizer, loss)
+            self.loss = loss.detach()
+        else:
+            with torch.no_grad(), mixed():
+                pred = self.inferer(inputs, self.network, *args, **kwargs, only_fakes=True)
         if judged:
             self.critics.requires_grad_(True)
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-                critic_loss = self.adversarial_loss.of_critics(self.critics, pred[0].detach(), targets)
+            with mixed():
+                critic_loss = self.adversarial_loss.of_critics(self.critics, pred, targets)
             self._step(self.critics, self.critic_optimizer, critic_loss)
-        return {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets, CommonKeys.PRED: pred, CommonKeys.LOSS: loss}
+        engine.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LOSS: self.loss}
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)  # what decollates waits for it
+        return engine.state.output
 
     def _step(self, module: nn.Module, optimizer: Optimizer, loss: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -91,6 +91,15 @@ class PatchPrepareBatch(PrepareBatch):
         return corner
 
 
+class TranslationPrepareBatch(PatchPrepareBatch):
+    """Images in [-1, 1] with their classes, for ``CycleInferer``; the targets are those of ``WassersteinLoss``."""
+
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
+        """Return images, targets, and what the inferer wants: the classes."""
+        image, classes = 2 * patches["image"] - 1, _classes(patches)
+        return image, {"image": image, "class": classes}, (), {"classes": classes}
+
+
 class SegmentationPrepareBatch(PatchPrepareBatch):
     """The patch of the image is the input, that of the label the target, 0 or 1 in each of its channels."""
 

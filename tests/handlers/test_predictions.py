@@ -51,6 +51,21 @@ def test_vectors_have_a_row_a_case_in_the_same_order(tmp_path):
         np.testing.assert_array_equal(found["latent"], [[1, 0], [0, 1]])
 
 
+def test_an_image_of_probabilities_counts_by_its_highest(tmp_path):
+    SupervisedEvaluator(
+        torch.device("cpu"),
+        DataLoader(Dataset([{"image": torch.tensor([[[0.25, 0.75]]]), "case": "a", "image_label": 1}]), batch_size=1),
+        nn.Identity(),
+        inferer=lambda inputs, network: inputs,
+        postprocessing=lambda output: {**output, "probability": output["pred"]},
+        val_handlers=[Predictions(str(tmp_path))],
+    ).run()
+    (row,) = table(tmp_path / "predictions.csv")
+    assert list(row) == ["case", "site", "image_label", "probability_0", "probability_1", "prediction"]
+    assert (row["probability_0"], row["probability_1"], row["prediction"]) == ("0.25", "0.75", "1")
+    assert not (tmp_path / "latents.npz").exists()
+
+
 def test_without_a_case_nothing_is_written(tmp_path):
     handler = Predictions(str(tmp_path))
     handler._write()

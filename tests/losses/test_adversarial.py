@@ -33,20 +33,20 @@ def test_the_hinge_is_the_standard_one():
 
 def test_a_network_wants_high_logits_and_the_features_of_real_images():
     loss = HingeGANLoss(feature_weight=4.0)
-    torch.testing.assert_close(loss.of_network(critics(), flat(0.5), flat(0.5)), torch.tensor(-1.0))
-    torch.testing.assert_close(loss.of_network(critics(), flat(0.5), flat(0.25)), torch.tensor(-1.0 + 2 * 4 * 0.25))
+    torch.testing.assert_close(loss.of_network(critics(), [flat(0.5)], flat(0.5)), torch.tensor(-1.0))
+    torch.testing.assert_close(loss.of_network(critics(), [flat(0.5)], flat(0.25)), torch.tensor(-1.0 + 2 * 4 * 0.25))
 
 
 def test_critics_want_fakes_below_minus_one_and_real_ones_above_one():
     loss = HingeGANLoss()
-    assert loss.of_critics(critics(), flat(-2.0), flat(2.0)) == 0
-    assert loss.of_critics(critics(), flat(0.0), flat(0.0)) == 2
+    assert loss.of_critics(critics(), [flat(-2.0)], flat(2.0)) == 0
+    assert loss.of_critics(critics(), [flat(0.0)], flat(0.0)) == 2
 
 
 def test_no_gradient_of_the_critics_loss_reaches_the_network():
     fake = flat(0.0).requires_grad_(True)
     networks = nn.ModuleDict({"volume": PatchDiscriminator(3, 2, 1, num_layers_d=1, padding=2)})
-    HingeGANLoss().of_critics(networks, fake, flat(1.0)).backward()
+    HingeGANLoss().of_critics(networks, [fake], flat(1.0)).backward()
     assert fake.grad is None
     assert all(p.grad is not None for p in networks.parameters())
 

@@ -120,3 +120,27 @@ def test_the_last_validated_epoch_is_published_whatever_its_loss(tmp_path):
     published = torch.load(tmp_path / "model.pt", weights_only=True)
     assert len(states) == 2
     assert torch.equal(published["autoencoder.layer.weight"], states[-1][0])
+
+
+def test_critics_may_learn_more_often_than_the_network(tmp_path):
+    made, network = stage(tmp_path, max_epochs=1)
+    asked, steps = [], []
+    made.trainer.num_critic_steps = 2
+    made.trainer.inferer = lambda inputs, module, **options: asked.append(options) or module(inputs)
+    step = made.trainer._step
+    made.trainer._step = lambda module, *args: steps.append(module is network.autoencoder) or step(module, *args)
+    made.train()
+    assert asked == [{"only_fakes": True}, {}]
+    assert steps == [False, True, False]
+
+
+def test_the_loss_that_is_reported_is_that_of_the_last_step_of_the_network(tmp_path):
+    made, _ = stage(tmp_path, max_epochs=2)
+    losses = []
+    made.trainer.num_critic_steps = 2
+    made.trainer.inferer = lambda inputs, module, **options: module(inputs)
+    keep = lambda engine: losses.append(float(engine.state.output["loss"]))  # noqa: E731
+    made.trainer.add_event_handler("ITERATION_COMPLETED", keep)
+    made.train()
+    assert losses[0] == 0
+    assert losses[1] == losses[2] != losses[3]

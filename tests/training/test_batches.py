@@ -16,6 +16,7 @@ from common.training.batches import (
     LatentPrepareBatch,
     NoisyPrepareBatch,
     PatchPrepareBatch,
+    TranslationPrepareBatch,
 )
 from common.transforms.slices import UNKNOWN
 
@@ -261,6 +262,17 @@ def test_masks_can_be_learnt_under_the_condition_of_their_images():
     assert torch.equal(target["image"], image)
     assert kwargs["noise"].shape == image.shape
     assert torch.equal(kwargs["condition"], seen["image"])
+
+
+def test_translations_learn_from_images_and_their_classes():
+    classes = torch.zeros(2, 1, 24, 20)
+    classes[1] = 1
+    batch = {**batch_of(organ_at(3, 5), organ_at(9, 1)), "slice_class": classes}
+    image, target, args, given = TranslationPrepareBatch((10, 8), background=0.0)(batch)
+    assert (image.shape, args) == ((2, 1, 10, 8), ())
+    assert (image.min(), image.max()) == (-3, 1)  # twice what lies in [-1, 1] here, less one
+    assert torch.equal(target["image"], image)
+    assert target["class"].tolist() == given["classes"].tolist() == [0, 1]
 
 
 def test_another_target_is_refused():

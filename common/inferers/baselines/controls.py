@@ -1,7 +1,12 @@
 """Controls without a network: a method's own pipeline, with something simple in the place of its network's answer."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-from monai.utils import convert_to_numpy
+from monai.networks.layers import GaussianFilter
+from monai.transforms import LoadImage
+from monai.utils import convert_to_numpy, convert_to_tensor
 from skimage.exposure import equalize_hist
 from torch import Tensor, nn
 
@@ -26,6 +31,40 @@ class MedianTranslator(Translator):
         """Return constant images."""
         inside = batch.image.masked_fill(~batch.organ, float("nan")).flatten(2)
         return inside.nanmedian(2).values[..., None, None].expand_as(batch.image)
+
+
+class BlurTranslator(Translator):
+    """The image without its detail takes its place; not blurred at all, nothing changes.
+
+    Args:
+        sigma: of a Gaussian, pixels of the network.
+    """
+
+    def __init__(self, *, sigma: float) -> None:
+        self.sigma = sigma
+
+    def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
+        """Return blurred images."""
+        return GaussianFilter(2, self.sigma).to(batch.image.device)(batch.image) if self.sigma else batch.image
+
+
+class MeanChangeTranslator(Translator):
+    """Every image changes by as much as others did in the mean: what their places alone tell.
+
+    Args:
+        items: of cases on the network's grid, with their ``image`` and its ``twin`` without lesions.
+        intensity_range: that is [0, 1] to the network.
+    """
+
+    def __init__(self, *, items: Sequence[Mapping[str, Any]], intensity_range: Sequence[float]) -> None:
+        load, (low, high) = LoadImage(image_only=True), intensity_range
+        changes = [(load(item["twin"]) - load(item["image"])).abs() for item in items]
+        changed = [convert_to_tensor(change, track_meta=False) for change in changes if change.any()]
+        self.change = torch.stack(changed).mean(0) / (high - low)
+
+    def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
+        """Return images that are brighter by the mean change."""
+        return batch.image + self.change.to(batch.image)
 
 
 class EqualizedTranslator(Translator):

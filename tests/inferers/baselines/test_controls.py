@@ -1,10 +1,19 @@
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from inpainted import inpainting, scan
 from inpainted import maps as inpainted_maps
 from translated import brain, maps, translating
 
-from common.inferers.baselines.controls import EqualizedTranslator, MedianInpainter, MedianTranslator
+from common.inferers.baselines.controls import (
+    BlurTranslator,
+    EqualizedTranslator,
+    MeanChangeTranslator,
+    MedianInpainter,
+    MedianTranslator,
+)
+from common.inferers.translation import Batch
 from common.transforms.adaptive_mask import adaptive_mask
 
 PLAIN = {"normalize": "none", "classifier": None}
@@ -39,3 +48,24 @@ def test_the_other_control_is_the_rank_of_a_pixel_in_its_slice(image):
     assert (found[head][order].diff() > -1e-5).all()
     assert found[head].mean() == pytest.approx(0.5, abs=0.05)
     assert (found[~head] == 0).all()
+
+
+def test_a_blurred_image_keeps_its_mean_and_without_a_blur_nothing_changes():
+    image = torch.rand(2, 1, 24, 24)
+    batch = Batch(image, image > -1)
+    assert BlurTranslator(sigma=0.0)(batch, None, [], iter) is image
+    blurred = BlurTranslator(sigma=2.0)(batch, None, [], iter)
+    assert blurred[..., 8:16, 8:16].std() < 0.5 * image[..., 8:16, 8:16].std()
+    assert blurred[..., 8:16, 8:16].mean() == pytest.approx(float(image[..., 4:20, 4:20].mean()), abs=0.05)
+
+
+def test_what_others_changed_by_in_the_mean_is_added(tmp_path):
+    def save(name, value):
+        nib.save(nib.Nifti1Image(np.full((4, 4), value, dtype=np.float32), np.eye(4)), tmp_path / name)
+        return str(tmp_path / name)
+
+    changes = {"a": (0.0, 1.0), "b": (1.0, -2.0), "healthy": (1.0, 1.0)}
+    items = [{"image": save(f"{k}.nii.gz", x), "twin": save(f"{k}_twin.nii.gz", y)} for k, (x, y) in changes.items()]
+    image = torch.rand(2, 1, 4, 4)
+    found = MeanChangeTranslator(items=items, intensity_range=(-1.0, 1.0))(Batch(image, image > -1), None, [], iter)
+    torch.testing.assert_close(found, image + 1)  # half of the mean of 1 and 3
