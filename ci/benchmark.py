@@ -49,13 +49,17 @@ class DemoCase(NamedTuple):
 
 
 def demo_case(parser: ConfigParser, slices: int | None) -> DemoCase:
-    """Return slices of the first testing case, all of them if it has fewer than asked for."""
-    item = parser.get_parsed_content("dataset")[0]
-    image, truth = item["image"], item["label"][0].numpy() > 0
+    """Return slices of the first testing case, all of them if it has fewer than asked for; of 2-D images all cases."""
+    dataset = parser.get_parsed_content("dataset")
+    item, flat = dataset[0], dataset[0]["image"].ndim == 3
+    items: list[Any] = [dataset[index] for index in range(len(dataset))] if flat else [item]
+    image, label = (torch.stack([one[key] for one in items], -1) if flat else item[key] for key in ("image", "label"))
+    truth = label[0].numpy() > 0
     shown = np.argsort(-truth.sum((0, 1)))[:slices]
-    inputs: Any = MetaTensor(image.as_tensor()[None, ..., shown], affine=image.affine)
+    plain = convert_to_tensor(image, track_meta=False)
+    inputs: Any = MetaTensor(plain[None, ..., shown], affine=item["image"].affine)
     inputs = inputs.to(parser.get_parsed_content("device"))
-    return DemoCase(str(item["case"]), inputs, truth[..., shown], [float(mm) for mm in image.pixdim])
+    return DemoCase(str(item["case"]), inputs, truth[..., shown], [float(mm) for mm in item["image"].pixdim])
 
 
 def inferer_of(parser: ConfigParser) -> Any:

@@ -1,5 +1,8 @@
 """Compare a bundle's method with its baselines and controls on phantoms: ``python -m ci.study gdpi``.
 
+A name that no bundle has is that of a plan which several have: ``python -m ci.study ellipses`` puts what they train on
+the same data into one table.
+
 Patients and rows are fixed in the bundle's recipe; the budgets of the trained methods are those of ``ci.train_demo``.
 What methods answer is kept in the output folder, so that a study can be continued.
 """
@@ -20,15 +23,14 @@ from common.studies.stacks import write_stacks
 from common.studies.training import training_study
 
 from . import ROOT, bundle_parser, run_bundle, run_module
-from .recipes import recipe_of
+from .recipes import bundle_names, recipe_of
 
 KINDS: dict[str, Callable[..., None]] = {
     "detection": detection_study,
     "segmentation": segmentation_study,
-    "training": training_study,
     "origins": origins_study,
 }
-
+"""Studies of one bundle, but for trainings."""
 
 REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted, "stacks": write_stacks}
 """Data sets that are made of real ones, by the name that plans have for them."""
@@ -45,8 +47,8 @@ def study(
     """Write the tables as CSV, and ``report.html``.
 
     Args:
-        bundle: name of the folder in ``bundles/``.
-        output_dir: default ``work/<bundle>/<plan>`` in the repository.
+        bundle: name of the folder in ``bundles/``, or of a plan of trainings of several bundles.
+        output_dir: default ``work/<bundle>/<plan>`` in the repository, ``work/<plan>`` of several bundles.
         plan: which of the recipe's; ``study`` is the main one, others are in ``studies`` by their names.
         num_workers: processes that draw phantoms.
         real_dir: folder of the real data that a plan's data sets are made of.
@@ -55,9 +57,13 @@ def study(
             of segmentations; ``--num_rows 3``, or ``--rows 0,4`` of trainings, with ``--num_patients 2``,
             ``--num_seeds 1``, or ``--num_repeats 1``, makes them short.
     """
-    recipe, folder = recipe_of(bundle), Path(output_dir or ROOT / "work" / bundle / plan).resolve()
-    fields = recipe.plan(plan)
-    kind = fields.pop("kind")
+    several = plans_named(bundle)
+    folder = Path(output_dir or ROOT / "work" / ("" if several else bundle) / (bundle if several else plan)).resolve()
+    plans = several or {bundle: recipe_of(bundle).plan(plan)}
+    (kind,) = {fields.pop("kind") for fields in plans.values()}
+    first, fields = next(iter(plans.items()))
+    if any(each.get("data") != fields.get("data") for each in plans.values()):
+        raise ValueError(f"expected the plans {bundle} of {', '.join(plans)} to share their data, but these differ.")
     data = fields["data"] if "data" in fields else patients_of(fields.pop("patients"))
     if fields.get("folds"):
         data = {f"{name} {n}": {**data[name], "fold": n} for name in data for n in range(fields["folds"])}
@@ -68,9 +74,20 @@ def study(
         if "real" in given:
             write_real(given.pop("real"), real_dir, folder / name, **given)
         else:
-            phantom = given.pop("phantom", recipe.phantom)
+            phantom = given.pop("phantom", recipe_of(first).phantom)
             run_module("common.phantoms", phantom, dst=folder / name, num_workers=num_workers, **given)
-    KINDS[kind](bundle, run_bundle if kind == "training" else partial(bundle_parser, bundle), fields, folder, **options)
+    if kind == "training":
+        training_study(plans, run_bundle, folder, **options)
+    else:
+        KINDS[kind](bundle, partial(bundle_parser, bundle), fields, folder, **options)
+
+
+def plans_named(name: str) -> dict[str, dict[str, Any]]:
+    """Return the plans of a name, by the bundles that have one; none of the name of a bundle."""
+    if name in bundle_names():
+        return {}
+    found = {bundle: recipe_of(bundle) for bundle in bundle_names()}
+    return {bundle: recipe.plan(name) for bundle, recipe in found.items() if name in recipe.studies}
 
 
 def write_real(kind: str, real_dir: str | None, dst: Path, **options: Any) -> None:

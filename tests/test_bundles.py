@@ -28,7 +28,9 @@ OVERLAYS = {
     "chaos": ["train", "inference"],
     "chexpert": ["train", "inference"],
     "code": ["train", "inference"],
+    "ellipses": ["train", "inference"],
     "evaluate": ["inference"],
+    "fpgan": ["train", "inference"],
     "handcrafted": ["inference"],
     "l2i": ["train", "inference"],
     "lits": ["train", "inference"],
@@ -38,7 +40,9 @@ OVERLAYS = {
     "regression": ["inference"],
     "segmentation": ["inference"],
     "slices": ["train", "inference"],
+    "stargan": ["train", "inference"],
     "sweep": ["inference"],
+    "vae": ["inference"],
 }
 MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}
 MAY_DIFFER |= {"display", "num_samples"}

@@ -33,7 +33,7 @@ def plan_of(bundle, kind):
 @pytest.mark.parametrize("bundle", STUDIES)
 def test_each_bundle_has_a_study_of_a_kind_that_is_known(bundle):
     study = STUDIES[bundle]
-    assert study["kind"] in KINDS
+    assert study["kind"] in {*KINDS, "training"}
     patients = study.get("data", {"": study.get("patients")}).values()
     assert any(each.get("testing", 0) > 0 or each.get("cells", {}).get("testing") for each in patients)
 
@@ -77,14 +77,17 @@ def learns_from(data):
 @pytest.mark.parametrize(("bundle", "plan"), TRAININGS)
 def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
     plan = TrainingPlan(**{key: value for key, value in plan.items() if key != "kind"})
-    known = bundle_parser(bundle, "train", *plan.overlays).config
     arms = [Arm(**arm) for arm in plan.arms]
     assert len({folder_of(ROOT, arm.name) for arm in arms} | set(plan.data)) == len(arms) + len(plan.data)
+    assert plan.reference in {"", *(arm.name for arm in arms)}
     for arm in arms:
-        assert {arm.train, *arm.tests} <= plan.data.keys()
-        assert learns_from(plan.data[arm.train])
-        assert {*arm.settings, *plan.settings} <= known.keys()
-    assert plan.evaluation.keys() <= bundle_parser(bundle, "inference").config.keys()
+        overlays = (*plan.overlays, *arm.overlays)
+        assert set(arm.tests) <= plan.data.keys()
+        assert {*arm.tried, *plan.evaluation} <= bundle_parser(bundle, "inference", *overlays).config.keys()
+        if arm.train:
+            known = bundle_parser(bundle, arm.config, *(overlays if arm.config == "train" else ())).config
+            assert learns_from(plan.data[arm.train])
+            assert {*arm.settings, *plan.settings} <= known.keys()
     assert {arm.synthesizer for arm in arms} - {""} == set(plan.synthesizers)
     for each in (Synthesizer(**made) for made in plan.synthesizers.values()):
         theirs = bundle_parser(each.bundle, "train").config

@@ -1,7 +1,7 @@
 """Trainings compared: one network taught by other data or in other ways, several seeds each, on the same patients."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..metrics.statistics import (
     within,
 )
 from ..metrics.tumours import tumour_statistics
+from ..metrics.twins import TWIN_TITLES, twin_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
 from .controls import write_by_column, write_harmonised
@@ -37,7 +38,7 @@ class Measures(NamedTuple):
 
     Attributes:
         titles: of the columns, by their names.
-        compared: names of those that have a column for what the last arm is ahead.
+        compared: names of those that have a column for what one arm is ahead of the others.
         statistics: of the records of a test, by title.
         records: those of all cases, from the folder that an evaluation has written.
         configs: names of the configs that evaluate.
@@ -59,7 +60,7 @@ class Arm(NamedTuple):
 
     Attributes:
         name: of the row.
-        train: data set that is learnt from.
+        train: data set that is learnt from; empty tries the weights that come with the bundle.
         tests: data sets whose testing cases are tried.
         settings: keys of ``train.json``.
         seeds: trainings; None takes as many as the plan says.
@@ -68,6 +69,9 @@ class Arm(NamedTuple):
             from, in place of a training.
         column: of a list of cases, whose numbers a linear classifier learns from, in place of a training; of the sites
             that ``target_sites`` of the settings says.
+        config: that trains, in place of ``train.json``; overlays then lie over ``inference.json`` alone.
+        overlays: see ``TrainingPlan``; these are the arm's own.
+        tried: keys of ``inference.json``.
     """
 
     name: str
@@ -78,6 +82,9 @@ class Arm(NamedTuple):
     synthesizer: str = ""
     harmonised: str = ""
     column: str = ""
+    config: str = "train"
+    overlays: Sequence[str] = ()
+    tried: Mapping[str, Any] = {}
 
 
 class Synthesizer(NamedTuple):
@@ -102,18 +109,19 @@ class TrainingPlan(NamedTuple):
     Attributes:
         data: options of each data set that is drawn, by its name.
         arms: see ``Arm``; of those that are tried on a data set, the last one is compared with the others.
+        reference: name of an arm that is compared instead.
         settings: keys of ``train.json`` of all arms.
         evaluation: keys of ``inference.json``.
         seeds: trainings of each arm.
         synthesizers: see ``Synthesizer``, by name.
         seeded: keys of both that are the seed.
         groups: of cases that are told apart by class, pairs of site and class by the group's name; a class of null is
-            all. Without groups tumours are measured.
+            all. With groups classes are measured.
         last: try the last epoch of each training, too, in a row of its own.
         overlays: names of configs over ``train.json`` and ``inference.json``.
         part: stage that is run, with the other parts as they came with the bundle; empty trains all.
         fit: before the tests, the threshold of the masks is fitted on the validation cases of what was learnt from.
-        maps: what is measured are maps of anomalies against labels.
+        measures: what is measured without groups, a name in ``MEASURES``.
         folds: of all patients; in place of a seed each training has a data set of its own, ``<name> <fold>``, and
             the cases that are tried are put together. 0: seeds share their data.
     """
@@ -130,12 +138,18 @@ class TrainingPlan(NamedTuple):
     overlays: Sequence[str] = ()
     part: str = ""
     fit: bool = False
-    maps: bool = False
+    measures: str = "tumours"
     folds: int = 0
+    reference: str = ""
 
     def data_set(self, folder: Path, name: str, seed: int) -> Path:
         """Return the folder of a data set as the training of a seed has it."""
         return folder / (f"{name} {seed}" if self.folds else name)
+
+    @property
+    def measured(self) -> Measures:
+        """What is measured."""
+        return class_measures(self.groups) if self.groups else MEASURES[self.measures]
 
     def tested(self, seed: int) -> dict[str, Any]:
         """Return the keys of ``inference.json`` that go with the training of a seed."""
@@ -143,9 +157,8 @@ class TrainingPlan(NamedTuple):
 
 
 def training_study(
-    name: str,
+    plans: Mapping[str, Mapping[str, Any]],
     run: Run,
-    plan: Mapping[str, Any],
     folder: Path,
     num_rows: int | None = None,
     rows: Sequence[int] | None = None,
@@ -156,64 +169,81 @@ def training_study(
     """Write ``study.csv`` and ``report.html``; trainings and trials that are there are not run again.
 
     Args:
-        name: of the bundle.
+        plans: by the name of a bundle, see ``TrainingPlan``; those of several bundles share data, and come to one
+            table.
         run: see ``Run``.
-        plan: see ``TrainingPlan``.
         folder: with the data sets; each training has a folder in it.
-        num_rows: arms, the first ones; all by default.
+        num_rows: arms of each bundle, the first ones; all by default.
         rows: numbers of the arms instead, from 0.
         num_seeds: of each arm, at the most.
         num_bootstraps: of the intervals.
         num_jobs: trainings at once.
     """
-    fields = TrainingPlan(**plan)
-    chosen = fields.arms[:num_rows] if rows is None else [fields.arms[row] for row in ensure_tuple(rows)]
-    arms = [Arm(**arm) for arm in chosen]
-    num_trainings = fields.folds or min(fields.seeds, num_seeds or fields.seeds)
-    seeds = {arm.name: range(min(arm.seeds or num_trainings, num_trainings)) for arm in arms}
-    at_once = Parallel(num_jobs, prefer="threads")
-    wanted = dict.fromkeys(arm.synthesizer for arm in arms if arm.synthesizer)
-    made = {each: Synthesizer(**fields.synthesizers[each]) for each in wanted}
-    at_once(delayed(_train_synthesizer)(run, made[each], folder, folder_of(folder, each)) for each in made)
-    measures = class_measures(fields.groups) if fields.groups else MAPS if fields.maps else TUMOURS
-    if set(fields.seeded) != {"seed"}:
-        num_bootstraps = 0  # seeds have patients of their own
-    train_and_try = partial(_train_and_try, name, run, fields, measures)
-    jobs = [(arm, seed) for seed in range(max(map(len, seeds.values()))) for arm in arms if seed in seeds[arm.name]]
-    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs if not (arm.harmonised or arm.column))
-    for arm, seed in jobs:
-        if arm.harmonised:
-            _harmonise_and_try(name, run, fields, arm, seed, folder)
-        elif arm.column:
-            _try_column(fields, arm, seed, folder)
+    parsed, found = {name: TrainingPlan(**fields) for name, fields in plans.items()}, Found()
+    for name, plan in parsed.items():
+        chosen = plan.arms[:num_rows] if rows is None else [plan.arms[row] for row in ensure_tuple(rows)]
+        arms = [Arm(**arm) for arm in chosen]
+        for where, records in _trained_and_tried(name, run, plan, arms, folder, num_seeds, num_jobs):
+            found.setdefault(where, {}).update(records)
+        if set(plan.seeded) != {"seed"}:
+            num_bootstraps = 0  # seeds have patients of their own
+    measures = next(iter(parsed.values())).measured
+    reference = next((plan.reference for plan in parsed.values() if plan.reference), "")
     table: list[Row] = []
-    for test in dict.fromkeys(test for arm in arms for test in arm.tests):
-        tried = [arm for arm in arms if test in arm.tests]
-        for epoch in ["", LAST] if fields.last else [""]:
-            found = {
-                arm.name + epoch: [
-                    measures.records(folder_of(folder, arm.name, seed) / f"{test}{epoch}") for seed in seeds[arm.name]
-                ]
-                for arm in tried
-            }
-            if fields.folds:
-                found = {arm: [[record for fold in folds for record in fold]] for arm, folds in found.items()}
-            table += [{"test": test, **row} for row in compare(found, measures, num_bootstraps)]
+    together = any(plan.folds for plan in parsed.values())
+    for (test, _), compared in found.items():
+        rows_of_test = compare(compared, measures, num_bootstraps, reference, together)
+        table += [{"test": test, **row} for row in rows_of_test]
     write_csv(folder / "study.csv", table)
     sections = [
         Section(test, [EXPLANATION], [on_page(row) for row in table if row["test"] == test])
         for test in dict.fromkeys(row["test"] for row in table)
     ]
-    write_page(folder / "report.html", f"Study of {name}", sections, NOTICE)
+    write_page(folder / "report.html", f"Study of {', '.join(plans)}", sections, NOTICE)
     print(f"report: {folder / 'report.html'}")
+
+
+Found = dict[tuple[str, str], dict[str, list[list[Record]]]]
+"""By test and epoch: of each arm, for each seed the records of all cases."""
+
+
+def _trained_and_tried(
+    name: str, run: Run, plan: TrainingPlan, arms: Sequence[Arm], folder: Path, num_seeds: int | None, num_jobs: int
+) -> Iterator[tuple[tuple[str, str], dict[str, list[list[Record]]]]]:
+    """Yield what ``Found`` has of the arms of a bundle."""
+    num_trainings = plan.folds or min(plan.seeds, num_seeds or plan.seeds)
+    seeds = {arm.name: range(min(arm.seeds or num_trainings, num_trainings)) for arm in arms}
+    at_once = Parallel(num_jobs, prefer="threads")
+    wanted = dict.fromkeys(arm.synthesizer for arm in arms if arm.synthesizer)
+    made = {each: Synthesizer(**plan.synthesizers[each]) for each in wanted}
+    at_once(delayed(_train_synthesizer)(run, made[each], folder, folder_of(folder, each)) for each in made)
+    train_and_try = partial(_train_and_try, name, run, plan)
+    jobs = [(arm, seed) for seed in range(max(map(len, seeds.values()))) for arm in arms if seed in seeds[arm.name]]
+    at_once(delayed(train_and_try)(arm, seed, folder) for arm, seed in jobs if not (arm.harmonised or arm.column))
+    for arm, seed in jobs:
+        if arm.harmonised:
+            _harmonise_and_try(name, run, plan, arm, seed, folder)
+        elif arm.column:
+            _try_column(plan, arm, seed, folder)
+    for test in dict.fromkeys(test for arm in arms for test in arm.tests):
+        for epoch in ["", LAST] if plan.last else [""]:
+            found = {
+                arm.name + epoch: [
+                    plan.measured.records(folder_of(folder, arm.name, seed) / f"{test}{epoch}")
+                    for seed in seeds[arm.name]
+                ]
+                for arm in arms
+                if test in arm.tests
+            }
+            yield (test, epoch), found
 
 
 LAST = ", last epoch"
 NOTICE = "Trainings of networks, for research. Phantoms are synthetic images, no patients."
 
 EXPLANATION = (
-    "Patients that nothing was trained on; means over seeds, 95 % intervals over patients; std: over the seeds. "
-    "Differences: the last arm minus this one, patients drawn alike."
+    "Patients that nothing was trained on; means over seeds, 95 % intervals over patients; std: over seeds or folds. "
+    "Differences: the arm that is compared, by default the last, minus this one, patients drawn alike."
 )
 
 
@@ -240,39 +270,39 @@ def _train_part(run: Run, name: str, configs: Sequence[str], part: str, own: Pat
     shutil.copyfile(unfinished, own / "model.pt")
 
 
-def _train_and_try(
-    name: str, run: Run, plan: TrainingPlan, measures: Measures, arm: Arm, seed: int, folder: Path
-) -> None:
-    own = folder_of(folder, arm.name, seed)
+def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
+    own, overlays = folder_of(folder, arm.name, seed), (*plan.overlays, *arm.overlays)
     models = _models(plan, own)
-    if not models[""].is_file():
+    if arm.train and not models[""].is_file():
         settings = {"dataset_dir": plan.data_set(folder, arm.train, seed), **plan.settings, **arm.settings}
         settings |= dict.fromkeys(plan.seeded, seed)
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
-        configs = ("train", *plan.overlays)
+        configs = ("train", *overlays) if arm.config == "train" else (arm.config,)
         if plan.part:
             _train_part(run, name, configs, plan.part, own, settings)
         else:
             paths = {"output_dir": own / "training", "model_path": models[""]}
-            run(name, *configs, **paths, **settings, resume=True, train_parts="all")
+            all_parts = {"train_parts": "all"} if arm.config == "train" else {}
+            run(name, *configs, **paths, **settings, resume=True, **all_parts)
     if plan.last and not models[LAST].is_file():
         (last,) = (own / "training" / "checkpoints").glob("*_last.pt")
         part = last.name.removesuffix("_last.pt")
         newest = {f"{part}.{key}": value for key, value in read_data(last, "a checkpoint")["model"].items()}
         save_atomically(read_weights(models[""]) | newest, models[LAST])
-    first, *others = measures.configs
+    first, *others = plan.measured.configs
 
     def try_on(data: str, out: Path, **more: Any) -> None:
         if not (out / "per_patient.csv").is_file():
-            options = {**plan.tested(seed), **more, "output_dir": out}
-            run(name, first, *plan.overlays, *others, dataset_dir=plan.data_set(folder, data, seed), **options)
+            options = {**plan.tested(seed), **arm.tried, **more, "output_dir": out}
+            run(name, first, *overlays, *others, dataset_dir=plan.data_set(folder, data, seed), **options)
 
     for epoch, model in models.items():
+        weights = {"model_path": model} if arm.train else {}
         if plan.fit:
-            try_on(arm.train, own / f"{arm.train}, validation{epoch}", model_path=model, fit_threshold=True)
+            try_on(arm.train, own / f"{arm.train}, validation{epoch}", **weights, fit_threshold=True)
         for test in arm.tests:
-            try_on(test, own / f"{test}{epoch}", model_path=model)
+            try_on(test, own / f"{test}{epoch}", **weights)
 
 
 def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
@@ -372,6 +402,20 @@ MAPS = Measures(
 """Of anomaly maps against labels."""
 
 
+TWINS = Measures(
+    titles=TWIN_TITLES,
+    compared=("difference_dice", "difference_auroc", "difference_mse", "difference_ssim"),
+    statistics=lambda records: twin_statistics([record.row for record in records]),
+    records=records_of,
+    configs=("inference", "evaluate"),
+)
+"""Of differences against those of twins."""
+
+
+MEASURES = {"tumours": TUMOURS, "maps": MAPS, "twins": TWINS}
+"""By what plans call it."""
+
+
 def class_measures(groups: Mapping[str, Sequence[Sequence[Any]]]) -> Measures:
     """Return what is measured of the classes of whole cases, in groups of sites and classes.
 
@@ -414,28 +458,40 @@ def classes_of(folder: Path) -> list[ClassRecord]:
     return records
 
 
-def compare(found: Mapping[str, Sequence[Sequence[Record]]], measures: Measures, num_bootstraps: int) -> list[Row]:
-    """Return the table: a row an arm, with intervals, and with what the last arm is ahead of it.
+def compare(
+    found: Mapping[str, Sequence[Sequence[Record]]],
+    measures: Measures,
+    num_bootstraps: int,
+    reference: str = "",
+    together: bool = False,
+) -> list[Row]:
+    """Return the table: a row an arm, with intervals, and with what one of them is ahead of it.
 
     Args:
         found: by the name of an arm, for each seed the records of all cases.
         measures: of them.
         num_bootstraps: of the intervals.
+        reference: the arm that is compared with all others, by default the last.
+        together: seeds are folds, whose cases are put together; only the spread is over them.
     """
-    patients = [record.patient for record in next(iter(found.values()))[0]]
-    statistics = {name: [measures.statistics(run) for run in runs] for name, runs in found.items()}
+    trained = {name: [[r for run in runs for r in run]] if together else runs for name, runs in found.items()}
+    patients = [record.patient for record in next(iter(trained.values()))[0]]
+    statistics = {name: [measures.statistics(run) for run in runs] for name, runs in trained.items()}
 
     def number(name: str, metric: str) -> Statistic:
         return mean_of([run[measures.titles[metric]] for run in statistics[name]])
 
-    table, last, once = [], list(found)[-1], np.ones(len(patients))
+    def spread(name: str, title: str) -> float:
+        return float(np.std([measures.statistics(run)[title](np.ones(len(run))) for run in found[name]]))
+
+    table, compared = [], reference if reference in found else list(found)[-1]
     for name in found:
         row: Row = {"arm": name, "seeds": len(found[name])}
         for metric, title in measures.titles.items():
             row |= with_interval(metric, number(name, metric), patients, num_bootstraps)
-            row[f"{metric}_std"] = float(np.std([run[title](once) for run in statistics[name]]))
+            row[f"{metric}_std"] = spread(name, title)
         for metric in measures.compared:
-            ahead = difference(number(last, metric), number(name, metric))
+            ahead = difference(number(compared, metric), number(name, metric))
             row |= with_interval(f"{metric}_difference", ahead, patients, num_bootstraps)
         table.append(row)
     return table

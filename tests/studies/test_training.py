@@ -60,25 +60,25 @@ class Bundle:
 
 def test_each_arm_is_trained_and_tried_once_with_each_seed(tmp_path):
     bundle = Bundle()
-    training_study("name", bundle, PLAN, tmp_path, num_bootstraps=20)
+    training_study({"name": PLAN}, bundle, tmp_path, num_bootstraps=20)
     trained = [options for configs, options in bundle.runs if configs == ("train",)]
     assert [(options["seed"], options.get("good", False)) for options in trained] == [(0, False), (0, True), (1, False)]
     assert all(options["max_epochs"] == 3 for options in trained)
     tried = [options["dataset_dir"].name for configs, options in bundle.runs if configs != ("train",)]
     assert tried == ["one", "other", "one", "one", "other"]
-    training_study("name", bundle, PLAN, tmp_path, num_bootstraps=20)
+    training_study({"name": PLAN}, bundle, tmp_path, num_bootstraps=20)
     assert len(bundle.runs) == 8
 
 
 def test_some_arms_may_be_chosen(tmp_path):
     bundle = Bundle()
-    training_study("name", bundle, PLAN, tmp_path, rows=[1], num_bootstraps=20)
+    training_study({"name": PLAN}, bundle, tmp_path, rows=[1], num_bootstraps=20)
     assert [options["seed"] for configs, options in bundle.runs if configs == ("train",)] == [0]
     assert (tmp_path / "study.csv").read_text().count("last, better") == 1
 
 
 def test_the_table_has_means_over_seeds_and_what_the_last_arm_is_ahead(tmp_path):
-    training_study("name", Bundle(), PLAN, tmp_path, num_bootstraps=20)
+    training_study({"name": PLAN}, Bundle(), tmp_path, num_bootstraps=20)
     with open(tmp_path / "study.csv", newline="", encoding="utf-8") as file:
         rows = {(row["test"], row["arm"]): row for row in csv.DictReader(file)}
     first, last = rows["one", "first"], rows["one", "last, better"]
@@ -115,7 +115,7 @@ def test_a_synthesizer_is_trained_once_for_all_arms_that_learn_from_it(tmp_path,
     bundle, folder = Bundle(), tmp_path / "study"
     plan = {**PLAN, "arms": arms, "synthesizers": made, "seeds": 1}
     for _ in range(2):
-        training_study("name", bundle, plan, folder, num_bootstraps=20)
+        training_study({"name": plan}, bundle, folder, num_bootstraps=20)
     (first, *others) = [options for configs, options in bundle.runs if configs == ("train",)]
     assert (first["run_id"], first["dataset_dir"]) == ("train_diffusion", folder / "other")
     assert [options["synthesizer_path"].read_text() for options in others] == ["9", "9"]
@@ -147,9 +147,17 @@ def test_one_part_is_trained_and_its_threshold_fitted_before_maps_are_compared(t
     arms = [
         {"name": good, "train": "one", "tests": ["one", "other"], "settings": {"good": good}} for good in ("0.2", "0.6")
     ]
-    plan = {"data": {}, "arms": arms, "part": "guide", "maps": True, "fit": True, "overlays": ["over"], "seeds": 1}
+    plan = {
+        "data": {},
+        "arms": arms,
+        "part": "guide",
+        "measures": "maps",
+        "fit": True,
+        "overlays": ["over"],
+        "seeds": 1,
+    }
     bundle = Guided()
-    training_study("name", bundle, plan, tmp_path / "study", num_bootstraps=20)
+    training_study({"name": plan}, bundle, tmp_path / "study", num_bootstraps=20)
     (configs, first), (_, fitted), *tests = bundle.runs[:4]
     assert (configs, first["run_id"]) == (("train", "over"), "train_guide")
     assert fitted["fit_threshold"]
@@ -214,7 +222,7 @@ def read_table(path):
 
 def test_classes_are_compared_in_groups_by_the_best_and_the_last_epoch(tmp_path):
     bundle = Classifying()
-    training_study("name", bundle, CLASSES, tmp_path, num_bootstraps=20)
+    training_study({"name": CLASSES}, bundle, tmp_path, num_bootstraps=20)
     rows = read_table(tmp_path / "study.csv")
     assert list(rows) == ["first", "last one", "first, last epoch", "last one, last epoch"]
     assert (float(rows["first"]["target_accuracy"]), float(rows["first"]["crossed_auroc"])) == (1, 1)
@@ -222,13 +230,13 @@ def test_classes_are_compared_in_groups_by_the_best_and_the_last_epoch(tmp_path)
     assert float(rows["first"]["target_nearest"]) == 0.5
     weights = torch.load(tmp_path / "first" / "seed_1" / "last.pt")
     assert (float(weights["classifier.w"]), float(weights["other"])) == (pytest.approx(0.35), pytest.approx(0.7))
-    training_study("name", bundle, CLASSES, tmp_path, num_bootstraps=20)
+    training_study({"name": CLASSES}, bundle, tmp_path, num_bootstraps=20)
     assert len(bundle.runs) == 2 * 2 * 3
 
 
 def test_each_seed_may_have_a_split_of_its_own_and_then_there_are_no_intervals(tmp_path):
     bundle = Classifying()
-    training_study("name", bundle, {**CLASSES, "seeded": ["seed", "split_seed"]}, tmp_path)
+    training_study({"name": {**CLASSES, "seeded": ["seed", "split_seed"]}}, bundle, tmp_path)
     assert {options["split_seed"] for _, options in bundle.runs} == {0, 1}
     assert all("seed" in options for configs, options in bundle.runs if configs == ("train",))
     row = read_table(tmp_path / "study.csv")["first"]
@@ -245,10 +253,10 @@ def test_folds_have_data_of_their_own_and_are_put_together(tmp_path):
         (folder / "dataset.json").write_text(json.dumps(parts))
     position = {"name": "position", "train": "one", "tests": ["one"], "column": "position"}
     plan = {**CLASSES, "arms": [position, *CLASSES["arms"]], "folds": 2, "settings": {"target_sites": ["T"]}}
-    training_study("name", bundle, plan, tmp_path, num_bootstraps=20)
+    training_study({"name": plan}, bundle, tmp_path, num_bootstraps=20)
     assert {options["dataset_dir"] for _, options in bundle.runs} == set(folds)
     rows = read_table(tmp_path / "study.csv")
-    assert [rows[name]["seeds"] for name in ("first", "position", "position, last epoch")] == ["1", "1", "1"]
+    assert [rows[name]["seeds"] for name in ("first", "position", "position, last epoch")] == ["2", "2", "2"]
     assert [float(rows[name]["crossed_auroc"]) for name in ("first", "position")] == [1, 1]
 
 
