@@ -38,6 +38,7 @@ OVERLAYS = {
     "multi_gpu_train": ["train"],
     "paper": ["train", "inference"],
     "regression": ["inference"],
+    "repaint": ["train", "inference"],
     "segmentation": ["inference"],
     "slices": ["train", "inference"],
     "stargan": ["train", "inference"],

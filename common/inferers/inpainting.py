@@ -49,6 +49,23 @@ class Inpainter(Stepwise, ABC):
         """
 
 
+def chosen_inpainter(sampler: str, conditioned: Inpainter, repaint: Inpainter) -> Inpainter:
+    """Return one of two inpainters.
+
+    Args:
+        sampler: ``conditioned`` or ``repaint``.
+        conditioned: a network that has learned to fill holes.
+        repaint: a diffusion model of images without any.
+
+    Raises:
+        ValueError: for another name.
+    """
+    known = {"conditioned": conditioned, "repaint": repaint}
+    if sampler not in known:
+        raise ValueError(f"sampler must be one of {', '.join(known)}, got {sampler!r}.")
+    return known[sampler]
+
+
 class InpaintingInferer(SlicewiseInferer):
     """Compare an organ in a CT with its healthy version, where it looks suspicious.
 

@@ -44,7 +44,7 @@ class DetectionPlan(NamedTuple):
 
     Attributes:
         region: config of where scores count, see ``read_cases``.
-        rows: of the table, see ``methods``; the first is the bundle's default.
+        rows: of the table, see ``methods``; the first is compared with the others.
         tuning: rows of settings that are tried on validation patients.
         shared: settings that several rows have, by name.
         case_settings: keys of the config that cases are read with.

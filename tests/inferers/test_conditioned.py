@@ -4,7 +4,7 @@ from inpainted import inpainting, scan
 from torch import nn
 
 from common.inferers.conditioned import ConditionedInpainter
-from common.inferers.inpainting import Holes
+from common.inferers.inpainting import Holes, chosen_inpainter
 from common.networks.parts import NetworkParts
 
 GENERATORS = [torch.Generator()]
@@ -64,3 +64,12 @@ def test_a_liver_is_filled_in_an_inferer():
     organ = result[0, 3] > 0
     assert not torch.equal(result[0, 1][organ], scan()[0, 0][organ])
     assert torch.equal(result[0, 1][~organ], scan()[0, 0].as_tensor()[~organ])
+
+
+def test_a_config_says_which_inpainter_fills_holes():
+    assert [chosen_inpainter(name, "network", "diffusion") for name in ("conditioned", "repaint")] == [
+        "network",
+        "diffusion",
+    ]
+    with pytest.raises(ValueError, match="sampler must be one of conditioned, repaint, got 'ddim'"):
+        chosen_inpainter("ddim", "network", "diffusion")
