@@ -6,7 +6,7 @@ import pytest
 
 from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
-from ci.study import KINDS
+from ci.study import KINDS, plans_named
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
@@ -94,3 +94,13 @@ def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
         assert f"train_{each.part}" in theirs
         assert each.settings.keys() <= theirs.keys()
         assert learns_from(plan.data[each.train])
+
+
+def test_what_several_bundles_compare_is_trained_on_the_same_data():
+    plans = plans_named("ellipses")
+    assert {"descargan", "wolleb_anomaly"} <= plans.keys()
+    assert plans_named("gdpi") == {}
+    first, *others = plans.values()
+    assert all((plan["data"], plan["measures"]) == (first["data"], first["measures"]) for plan in others)
+    arms = [arm["name"] for plan in plans.values() for arm in plan["arms"]]
+    assert len(arms) == len(set(arms))

@@ -273,3 +273,41 @@ def test_cases_of_other_groups_do_not_count(tmp_path):
 def _weights(folder):
     torch.save({"classifier.w": torch.tensor(0.9)}, folder / "model.pt")
     return folder / "model.pt"
+
+
+class Differing:
+    """Trains by writing its number, and evaluates differences whose error that is; without weights it is 9."""
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, bundle, *configs, **options):
+        self.runs.append((bundle, configs))
+        if configs[0] != "inference":
+            options["model_path"].parent.mkdir(parents=True, exist_ok=True)
+            options["model_path"].write_text(options["error"])
+            return
+        error = options["model_path"].read_text() if "model_path" in options else options["translator"]
+        rows = [{"case": case, "patient": case, "difference_mse": float(error), "healthy_mse": 1.0} for case in "ab"]
+        write_csv(options["output_dir"] / "per_patient.csv", rows)
+
+
+def test_bundles_come_to_one_table_and_arms_may_do_without_a_training(tmp_path):
+    own = {"name": "own", "train": "one", "tests": ["one"], "settings": {"error": "1"}, "overlays": ["over"]}
+    other = {"name": "other", "train": "one", "tests": ["one"], "settings": {"error": "3"}, "config": "baselines"}
+    control = {"name": "control", "train": "", "tests": ["one"], "tried": {"translator": "9"}}
+    shared = {"data": {"one": {}}, "measures": "twins", "seeds": 1}
+    plans = {"first": {**shared, "arms": [own, control], "reference": "own"}, "second": {**shared, "arms": [other]}}
+    bundle = Differing()
+    training_study(plans, bundle, tmp_path, num_bootstraps=20)
+    assert bundle.runs == [
+        ("first", ("train", "over")),
+        ("first", ("inference", "over", "evaluate")),
+        ("first", ("inference", "evaluate")),
+        ("second", ("baselines",)),
+        ("second", ("inference", "evaluate")),
+    ]
+    rows = read_table(tmp_path / "study.csv")
+    assert [float(rows[name]["difference_mse"]) for name in ("own", "other", "control")] == [1, 3, 9]
+    assert float(rows["control"]["difference_mse_difference"]) == -8
+    assert rows["own"]["difference_dice"] == "nan"
