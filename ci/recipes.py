@@ -18,7 +18,8 @@ class Recipe(NamedTuple):
         demo: options of the data set in ``demo/``.
         data: options of the data set that the weights are trained on; its patients are not those of the tests.
         real: ``fractions`` and ``seed`` of the split of real data, where the weights may learn from such.
-        trainings: in the order they are run, each the name of a ``config`` and its options.
+        trainings: in the order they are run, each the name of a ``config`` and its options; one may come again, as to
+            ``finetune``.
         half: the weights are published in half precision, to be small; they are loaded into single precision.
         demo_scores: of the shipped weights on ``cases`` of the demonstration, or on all for testing, with the defaults
             or other ``settings``: ``scores`` by metric, and the ``margin`` within which they are to be found again.

@@ -18,7 +18,9 @@ from common.sequences import sequence_in
 from common.transforms.channels import image_stem
 
 pytestmark = pytest.mark.slow
-MR = [bundle for bundle in BUNDLES if recipe_of(bundle).modality == "MR"]
+SCANS = [bundle for bundle in BUNDLES if recipe_of(bundle).modality in ("CT", "MR")]
+"""Those whose demonstration are volumes."""
+MR = [bundle for bundle in SCANS if recipe_of(bundle).modality == "MR"]
 ORIGINAL = "as it is"
 BRIGHTER = {"fourfold": 4.0, "an eighth": 0.125}
 """Powers of two, which change no digit."""
@@ -81,7 +83,7 @@ def in_the_world(image):
     return in_ras(voxels if voxels.ndim == 4 else voxels[..., None], affine)
 
 
-@pytest.fixture(scope="module", params=BUNDLES)
+@pytest.fixture(scope="module", params=SCANS)
 def case(request, tmp_path_factory):
     """Return a bundle, a case stored in several ways and of several brightness, and what is said of each."""
     bundle, folder = request.param, tmp_path_factory.mktemp("stored")

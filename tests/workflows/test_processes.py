@@ -13,8 +13,12 @@ from torch.multiprocessing import spawn
 from ci.recipes import recipe_of
 from common.phantoms.__main__ import write_phantoms
 
-SHARED = [name for name in BUNDLES if "sampler" not in config_of(name, "train")["train"]]
-"""Those whose processes share a batch; where batches are drawn, each process draws its own."""
+SHARED = [name for name in BUNDLES if not {"sampler", "critics"} & config_of(name, "train")["train"].keys()]
+"""Those whose processes share a batch.
+
+Where batches are drawn, each process draws its own; a generator that learns against critics normalises by what its own
+process has of a batch.
+"""
 
 TRAINING, VALIDATION = 4, 3
 """Cases: two processes share the first evenly, and all are in the first batch; of the second they have 2 and 1."""

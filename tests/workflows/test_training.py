@@ -56,7 +56,7 @@ def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     for name in ("per_patient.csv", "summary.csv", "report.html"):
         assert (tmp_path / "eval" / name).stat().st_size > 0
     details = ("per_slice.csv", "per_tumour.csv", "predictions.csv")
-    assert sum((tmp_path / "eval" / name).is_file() for name in details) == 1
+    assert any((tmp_path / "eval" / name).is_file() for name in details)
     if "fit_threshold" in config_of(bundle, "evaluate"):
         assert_done(run_bundle(bundle, "inference", "evaluate", fit_threshold=True, **evaluation))
         assert torch.load(model, weights_only=True)["threshold"].isfinite()
