@@ -98,8 +98,8 @@ def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
 
 def test_what_several_bundles_compare_is_trained_on_the_same_data():
     plans = plans_named("ellipses")
-    assert {"descargan", "wolleb_anomaly"} <= plans.keys()
-    assert plans_named("gdpi") == {}
+    assert len(plans) > 1
+    assert all(plans_named(bundle) == {} for bundle in RECIPES)
     first, *others = plans.values()
     assert all((plan["data"], plan["measures"]) == (first["data"], first["measures"]) for plan in others)
     arms = [arm["name"] for plan in plans.values() for arm in plan["arms"]]

@@ -4,7 +4,7 @@ import torch
 from common.inferers.gan import GanInferer, GanTranslator
 from common.inferers.grid import Grid
 from common.inferers.translation import Batch
-from common.networks.descargan import BranchedGenerator, CriticClassifier
+from common.networks.class_translation import BranchedGenerator, CriticClassifier
 from common.networks.parts import NetworkParts
 
 

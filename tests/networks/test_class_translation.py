@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from common.networks.descargan import BranchedGenerator, CriticClassifier, RealnessHeads, ResidualGenerator
+from common.networks.class_translation import BranchedGenerator, CriticClassifier, RealnessHeads, ResidualGenerator
 
 
 def count(*networks):
