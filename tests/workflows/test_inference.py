@@ -30,6 +30,8 @@ def test_good_cases_are_done_and_bad_ones_are_named(bundle, tmp_path):
     data.mkdir()
     item = demo_cases(bundle)[0]
     image = np.stack([nib.load(path).get_fdata() for path in item["image"]], axis=-1)
+    if image.ndim == 3:  # of 2-D images a volume whose slices are alike
+        image = np.repeat(image[:, :, None], 4, axis=2)
     turn = np.array([[0.0, -2.9, 0.3, 9], [3.0, 0.1, 0, -7], [0.1, 0.2, -4.1, 5], [0, 0, 0, 1]])
     half = image.shape[2] // 2
     voxels = np.squeeze(image[:, :, half - 1 : half + 2], axis=3 if image.shape[3] == 1 else ()).astype(np.float32)
