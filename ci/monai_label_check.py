@@ -29,6 +29,7 @@ import fire
 import nibabel as nib
 import numpy as np
 import torch
+from monai.utils import ensure_tuple
 
 from common.data.listing import case_name
 from common.files import read_csv
@@ -299,7 +300,9 @@ class Check:
     def check_training(self) -> str:
         """An epoch through the server changes the part of the main stage in the copy's weights, and nothing else."""
         for item in self.labelled():
-            self.server.save_label(case_name(item), self.source / "demo" / item["label"])
+            label = self.folder / item["label"]
+            _volume(self.source / "demo" / item["label"]).to_filename(label)
+            self.server.save_label(case_name(item), label)
         ours = self.source / "models" / "model.pt"
         untouched = ours.read_bytes()
         before = self._weights()
@@ -309,7 +312,9 @@ class Check:
         parts = {name.partition(".")[0] for name in before if "." in name}
         changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])} & parts
         main = stages(self.bundle)[-1]
-        _demand(changed == {main}, f"expected {main} alone to change, got {sorted(changed)} of {sorted(parts)}")
+        (stage,) = (step for step in _read(self.source / "configs" / "train.json")[f"train_{main}"] if "part" in step)
+        expected = set(ensure_tuple(stage["part"]))
+        _demand(changed == expected, f"expected {sorted(expected)} to change, got {sorted(changed)} of {sorted(parts)}")
         _demand(ours.read_bytes() == untouched, "the repository's weights have changed")
         return f"{main} changed; {', '.join(sorted(parts - changed)) or 'no other part'} kept"
 
@@ -320,7 +325,7 @@ class Check:
         if len(names) == len(SEQUENCES):
             names = [name for name, sequence in zip(names, SEQUENCES, strict=True) if sequence in sequences]
         paths = [self.source / "demo" / name for name in names]
-        return nib.load(paths[0]) if len(paths) == 1 else nib.concat_images([str(path) for path in paths])
+        return _volume(paths[0]) if len(paths) == 1 else nib.concat_images([str(path) for path in paths])
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return torch.load(self.model / "models" / "model.pt", map_location="cpu", weights_only=True)
@@ -387,9 +392,16 @@ def make_environment(folder: Path) -> Path:
     return python
 
 
+def _volume(path: Path) -> Any:
+    """Return an image; a 2-D one as a volume of one slice, since MONAI Label answers it with an axis too many."""
+    image: Any = nib.load(path)
+    flat = image.ndim == 2
+    return nib.Nifti1Image(np.asanyarray(image.dataobj)[..., None], image.affine) if flat else image
+
+
 def _turned(image: Any) -> Any:
     """Return a volume with its first axes swapped and one of them flipped: the same in space, on another grid."""
-    return image.as_reoriented(np.array([[1, -1], [0, 1], [2, 1]])) if image.ndim > 2 else image
+    return image.as_reoriented(np.array([[1, -1], [0, 1], [2, 1]]))
 
 
 def _run(*command: object, env: dict[str, str] | None = None) -> None:
