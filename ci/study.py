@@ -58,7 +58,8 @@ def study(
             ``--num_seeds 1``, or ``--num_repeats 1``, makes them short.
     """
     several = plans_named(bundle)
-    folder = Path(output_dir or ROOT / "work" / ("" if several else bundle) / (bundle if several else plan)).resolve()
+    own = bundle if several else f"{bundle}/{plan}"
+    folder = Path(output_dir or ROOT / "work" / own).resolve()
     plans = several or {bundle: recipe_of(bundle).plan(plan)}
     (kind,) = {fields.pop("kind") for fields in plans.values()}
     first, fields = next(iter(plans.items()))

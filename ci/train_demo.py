@@ -53,13 +53,12 @@ def train_demo(
     for folder, sizes in ((demo, recipe.demo), (work / "data", recipe.data)):
         if not (folder / "dataset.json").is_file():
             run_module("common.phantoms", recipe.phantom, dst=folder, num_workers=num_workers, **sizes)
-    seen: list[str] = []
-    for training in recipe.trainings:
+    for number, training in enumerate(recipe.trainings):
         config, options = training["config"], {name: value for name, value in training.items() if name != "config"}
-        configs, again = [config, overlay] if overlay else [config], seen.count(config)
+        configs = [config, overlay] if overlay else [config]
+        again = sum(earlier["config"] == config for earlier in recipe.trainings[:number])
         logs = work / (f"{config}_{again + 1}" if again else config)
         run_bundle(bundle, *configs, dataset_dir=work / "data", output_dir=logs, resume=True, **options)
-        seen.append(config)
     if recipe.half:
         halve(root / "models" / overlay / "model.pt")
     print(f"{name}: demonstration made in {(time.perf_counter() - start) / 60:.0f} minutes.")

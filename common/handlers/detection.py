@@ -27,7 +27,7 @@ from ..metrics.detection import (
 )
 from ..metrics.lesions import peak_to_point_mm
 from ..metrics.statistics import Record, Row, with_all_columns
-from ..metrics.twins import TwinRecord, examine_twin, summarise_twins, true_threshold, twin_row
+from ..metrics.twins import TwinRecord, examine_twin, scored, summarise_twins
 from ..report.figures import curves_figure, froc_figure, png
 from ..report.page import Picture
 from .output import as_seen, spacing_mm
@@ -113,10 +113,8 @@ class Detection(Scores):
     def case_rows(self) -> list[Row]:
         """A row for each case of which anything is known."""
         rows: dict[str, Row] = {}
-        begins = true_threshold(self.twins)
         for record in self.records:
-            row = twin_row(record, begins) if isinstance(record, TwinRecord) else record.row
-            rows[record.case] = rows.get(record.case, {}) | row
+            rows[record.case] = rows.get(record.case, {}) | record.row
         return with_all_columns(list(rows.values()))
 
     def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[Record]:
@@ -167,8 +165,10 @@ class Detection(Scores):
             rows, curve = summarise(self.labelled, threshold, self.num_resamples), pool_pixels(self.labelled).curve()
             metrics = {"ap": curve.average_precision(), "auroc": curve.auroc(), "best_dice": curve.best_dice()[0]}
         rows += summarise_images(self.images, self.num_resamples)
-        if self.twins:
-            rows += summarise_twins(self.twins, self.num_resamples)
+        if twins := scored(self.twins):
+            others = [record for record in self.records if not isinstance(record, TwinRecord)]
+            self.records = sorted([*others, *twins], key=self.order)
+            rows += summarise_twins(twins, self.num_resamples)
         pooled = pool_images(self.images)
         return rows, {**metrics, **{f"image_auroc_{name}": counts.curve().auroc() for name, counts in pooled.items()}}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from monai.utils import convert_to_numpy
+from numpy.typing import NDArray
 
 from ..files import write_bytes, write_csv
 from .output import CaseCollector
@@ -38,8 +39,7 @@ class Predictions(CaseCollector):
             "site": str(item.get("site", "")),
             "image_label": "" if known is None else int(known),
             **{f"probability_{k}": float(p) for k, p in enumerate(probability)},
-            **({f"distance_{k}": float(d) for k, d in enumerate(away)} if away is not None else {}),
-            **({"nearest": int(away.argmin())} if away is not None else {}),
+            **({} if away is None else _distances(away)),
             "prediction": int(probability.argmax()),
             **({"latent": there["latent"]} if "latent" in there else {}),
         }
@@ -61,3 +61,8 @@ class Predictions(CaseCollector):
             latent=np.stack([item["latent"] for item in items]),
         )
         write_bytes(self.output_dir / "latents.npz", content.getvalue())
+
+
+def _distances(away: NDArray[Any]) -> dict[str, Any]:
+    """Return the columns of how far a case is from each class."""
+    return {**{f"distance_{k}": float(d) for k, d in enumerate(away)}, "nearest": int(away.argmin())}

@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from ..transforms.intensity import to_symmetric
 from .patches import Generators
 from .slices import Progress
 from .translation import Batch, TranslationInferer, Translator
@@ -53,11 +54,6 @@ class GanInferer(TranslationInferer):
         if self.classifier is None:
             return super().disease_probability(image, network)
         return 1 - network.get_submodule(self.classifier)(to_symmetric(image)).float().softmax(1)[:, 0]
-
-
-def to_symmetric(image: Tensor) -> Tensor:
-    """Return images in [-1, 1] that were in [0, 1]."""
-    return 2 * image - 1
 
 
 def without_statistics(network: nn.Module) -> nn.Module:

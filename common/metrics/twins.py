@@ -1,7 +1,7 @@
 """What a method says has changed, against what has: where the same image without its lesions is known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,18 +81,23 @@ def true_threshold(records: Sequence[TwinRecord]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def twin_row(record: TwinRecord, threshold: float) -> Row:
-    """Return the columns of a case, with those that depend on where true differences begin.
+def scored(records: Sequence[TwinRecord]) -> list[TwinRecord]:
+    """Return records whose rows also have the columns that depend on where true differences begin.
 
     Args:
-        record: of the case.
-        threshold: see ``true_threshold``; it also makes the mask.
+        records: of all cases whose twin is known.
     """
+    threshold = true_threshold(records)
+    return [replace(record, row=record.row | _at(threshold, record)) for record in records]
+
+
+def _at(threshold: float, record: TwinRecord) -> Row:
+    """Return the columns of a diseased case at a threshold, which also makes the mask."""
     if not record.truth.any():
-        return record.row
+        return {}
     found, truth = np.abs(record.found), np.abs(record.truth) > threshold
     curve = PooledCounts([count_scores(found.ravel(), truth.ravel())]).curve()
-    return {**record.row, "difference_dice": dice(found > threshold, truth), "difference_auroc": curve.auroc()}
+    return {"difference_dice": dice(found > threshold, truth), "difference_auroc": curve.auroc()}
 
 
 def summarise_twins(records: Sequence[TwinRecord], num_resamples: int = 0) -> list[Row]:
@@ -102,14 +107,13 @@ def summarise_twins(records: Sequence[TwinRecord], num_resamples: int = 0) -> li
     threshold for all images, which also makes the masks; it comes from the truth of these very images.
 
     Args:
-        records: of all cases whose twin is known.
+        records: of all cases whose twin is known, ``scored``.
         num_resamples: see ``summarise``.
 
     Returns:
         See ``summarise``.
     """
-    threshold = true_threshold(records)
-    statistics = twin_statistics([twin_row(record, threshold) for record in records])
+    statistics = twin_statistics([record.row for record in records])
     return rows_with_intervals([record.patient for record in records], statistics, num_resamples)
 
 
@@ -117,7 +121,7 @@ def twin_statistics(rows: Sequence[Row]) -> dict[str, Statistic]:
     """Return the metrics of cases by title, see ``TWIN_TITLES``.
 
     Args:
-        rows: of all cases, with the columns of ``twin_row``; a column may be missing or NaN.
+        rows: of all cases, ``scored``; a column may be missing or NaN.
     """
     return {title: mean_of_cases([row.get(name, np.nan) for row in rows]) for name, title in TWIN_TITLES.items()}
 

@@ -244,8 +244,9 @@ def write_phantoms(
     """
     if fold is not None and not 0 <= fold < folds:
         raise ValueError(f"fold must be one of 0 to {folds - 1}, got {fold}.")
+    tested = None if fold is None else slice(fold, None, folds)
     if phantom == SITES_PHANTOM:
-        write_sites(Path(dst), cells, cohort, num_workers)
+        write_sites(Path(dst), cells, cohort, num_workers, tested)
         return
     if phantom not in PHANTOMS:
         raise ValueError(f"phantom must be one of {', '.join([*PHANTOMS, SITES_PHANTOM])}, got {phantom!r}.")
@@ -274,7 +275,7 @@ def write_phantoms(
         "modality": {str(i): channel for i, channel in enumerate(plan.modality)},
         **({"labels": {"0": "background", "1": "organ", "2": "tumour"}} if both_labels else {}),
     }
-    _write_all(folder, content, jobs, write, num_workers, None if fold is None else slice(fold, None, folds))
+    _write_all(folder, content, jobs, write, num_workers, tested)
 
 
 def _of_cells(cells: Cells) -> list[tuple[str, int, str, bool]]:
@@ -319,12 +320,12 @@ def _write_all(
 SITES_PHANTOM = "multisite_brain"
 
 
-def write_sites(folder: Path, cells: Cells | None, cohort: int, num_workers: int) -> None:
+def write_sites(folder: Path, cells: Cells | None, cohort: int, num_workers: int, tested: slice | None = None) -> None:
     """Write brains of several sites, with their ``site`` and ``image_label``, and masks of their lesions."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(split, *case) for split, cases in cases_of(cells, cohort).items() for case in cases]
     content = {"name": "brains of several sites", "description": "synthetic, no patients", "modality": {"0": "T1"}}
-    _write_all(folder, content, jobs, partial(_write_brain, folder), num_workers)
+    _write_all(folder, content, jobs, partial(_write_brain, folder), num_workers, tested)
 
 
 def _write_brain(folder: Path, split: str, site: str, diseased: bool, seed: int) -> dict[str, Any]:

@@ -189,11 +189,12 @@ def training_study(
             num_bootstraps = 0  # seeds have patients of their own
     measures = next(iter(parsed.values())).measured
     reference = next((plan.reference for plan in parsed.values() if plan.reference), "")
-    table: list[Row] = []
     together = any(plan.folds for plan in parsed.values())
-    for (test, _), compared in found.items():
-        rows_of_test = compare(compared, measures, num_bootstraps, reference, together)
-        table += [{"test": test, **row} for row in rows_of_test]
+    table = [
+        {"test": test, **row}
+        for (test, _), compared in found.items()
+        for row in compare(compared, measures, num_bootstraps, reference, together)
+    ]
     write_csv(folder / "study.csv", table)
     sections = [
         Section(test, [EXPLANATION], [on_page(row) for row in table if row["test"] == test])
@@ -474,22 +475,20 @@ def compare(
         reference: the arm that is compared with all others, by default the last.
         together: seeds are folds, whose cases are put together; only the spread is over them.
     """
-    trained = {name: [[r for run in runs for r in run]] if together else runs for name, runs in found.items()}
-    patients = [record.patient for record in next(iter(trained.values()))[0]]
-    statistics = {name: [measures.statistics(run) for run in runs] for name, runs in trained.items()}
+    whole = {name: [[r for run in runs for r in run]] if together else runs for name, runs in found.items()}
+    patients = [record.patient for record in next(iter(whole.values()))[0]]
+    statistics = {name: [measures.statistics(run) for run in runs] for name, runs in whole.items()}
+    apart = {name: [(measures.statistics(run), np.ones(len(run))) for run in runs] for name, runs in found.items()}
 
     def number(name: str, metric: str) -> Statistic:
         return mean_of([run[measures.titles[metric]] for run in statistics[name]])
-
-    def spread(name: str, title: str) -> float:
-        return float(np.std([measures.statistics(run)[title](np.ones(len(run))) for run in found[name]]))
 
     table, compared = [], reference if reference in found else list(found)[-1]
     for name in found:
         row: Row = {"arm": name, "seeds": len(found[name])}
         for metric, title in measures.titles.items():
             row |= with_interval(metric, number(name, metric), patients, num_bootstraps)
-            row[f"{metric}_std"] = spread(name, title)
+            row[f"{metric}_std"] = float(np.std([run[title](once) for run, once in apart[name]]))
         for metric in measures.compared:
             ahead = difference(number(compared, metric), number(name, metric))
             row |= with_interval(f"{metric}_difference", ahead, patients, num_bootstraps)

@@ -48,7 +48,8 @@ class AdversarialTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.critics, self.critic_optimizer, self.adversarial_loss = critics, critic_optimizer, adversarial_loss
+        self.critics = critics.to(self.state.device)
+        self.critic_optimizer, self.adversarial_loss = critic_optimizer, adversarial_loss
         self.start, self.num_critic_steps, self.max_norm = start, num_critic_steps, max_norm
         self.loss = torch.zeros(())
         for module in (self.network, critics):
@@ -131,9 +132,8 @@ class AdversarialStage(Stage):
 
     def make_trainer(self, optimizer: Callable[..., Optimizer], *args: Any, **kwargs: Any) -> AdversarialTrainer:
         """Return the trainer, with an optimiser for the critics too, of the same learning rate."""
-        critics = self.adversarial["critics"].to(self.training.device)
-        settings = {**self.adversarial, "critics": critics, "critic_optimizer": optimizer(critics.parameters())}
-        return AdversarialTrainer(*args, **kwargs, **settings)
+        critic_optimizer = optimizer(self.adversarial["critics"].parameters())
+        return AdversarialTrainer(*args, **kwargs, critic_optimizer=critic_optimizer, **self.adversarial)
 
 
 def average_gradients(module: nn.Module) -> None:

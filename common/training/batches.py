@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..transforms.grid import crop
 from ..transforms.holes import organ_medians, random_ellipses, shown_with_holes
+from ..transforms.intensity import to_symmetric
 from ..transforms.organ import right_part
 from ..transforms.slices import UNKNOWN
 
@@ -96,7 +97,7 @@ class TranslationPrepareBatch(PatchPrepareBatch):
 
     def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
         """Return images, targets, and what the inferer wants: the classes."""
-        image, classes = 2 * patches["image"] - 1, _classes(patches)
+        image, classes = to_symmetric(patches["image"]), _classes(patches)
         return image, {"image": image, "class": classes}, (), {"classes": classes}
 
 

@@ -37,6 +37,11 @@ def unscale_hu(image: Tensor, window: Sequence[float]) -> Tensor:
     return (image + 1) * ((high - low) / 2) + low
 
 
+def to_symmetric(image: Tensor) -> Tensor:
+    """Return images in [-1, 1] that were in [0, 1]."""
+    return 2 * image - 1
+
+
 class ScaleHUd(MapTransform):
     """Scale CT images to [-1, 1], as ``scale_hu``.
 

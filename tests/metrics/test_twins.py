@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.filters import threshold_otsu
 
-from common.metrics.twins import examine_twin, similarity, summarise_twins, true_threshold
+from common.metrics.twins import examine_twin, scored, similarity, summarise_twins, true_threshold
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(size=(32, 32)).astype(np.float32)
@@ -18,7 +18,7 @@ def records(healthy):
 
 
 def values(found):
-    return {row["metric"]: row["value"] for row in summarise_twins(found)}
+    return {row["metric"]: row["value"] for row in summarise_twins(scored(found))}
 
 
 def test_a_perfect_difference():
@@ -59,5 +59,5 @@ def test_slices_of_volumes_are_compared_one_by_one():
 
 
 def test_intervals_are_drawn_over_patients():
-    rows = summarise_twins(records(TWIN), num_resamples=20)
+    rows = summarise_twins(scored(records(TWIN)), num_resamples=20)
     assert {"low", "high"} <= rows[0].keys()
