@@ -21,8 +21,8 @@ ORGAN, TUMOUR = 1, 2
 class SynthesisPrepareBatch(PrepareBatch):
     """Put tumours into some of the healthy images of a batch, on the training's device, in each epoch others.
 
-    What a case is given depends on the seed, the epoch and the case alone, so that a training that is resumed goes on
-    with what an unbroken one has.
+    What the patches of a case are given depends on the seed, the epoch and the case alone, so that a training that is
+    resumed goes on with what an unbroken one has.
 
     Source: Chen et al. 2024, "Towards Generalizable Tumor Synthesis", section 3.3.
 
@@ -37,9 +37,11 @@ class SynthesisPrepareBatch(PrepareBatch):
         seed: of all that is drawn.
         pool_dir: folder where each image that was given tumours is kept; those that are there are taken as they are.
             It serves trainings of one seed that differ in nothing that comes before the network.
+        pool_epochs: epochs after which what was drawn comes again, with a pool as images that are made once; None
+            draws anew in each epoch.
 
     Raises:
-        ValueError: if ``share`` is none.
+        ValueError: if ``share`` is none, or ``pool_epochs`` no count.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class SynthesisPrepareBatch(PrepareBatch):
         window: Sequence[float],
         seed: int = 0,
         pool_dir: str | None = None,
+        pool_epochs: int | None = None,
     ) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"share must lie in [0, 1], got {share}.")
+        if pool_epochs is not None and pool_epochs < 1:
+            raise ValueError(f"pool_epochs must be 1 or more, got {pool_epochs}.")
         self.insert, self.network, self.share, self.window, self.seed = insert, network, share, window, seed
         self.pool_dir = None if pool_dir is None else Path(pool_dir)
-        self.epoch = 1
+        self.pool_epochs, self.epoch = pool_epochs, 1
 
     def __call__(
         self,
@@ -79,7 +84,7 @@ class SynthesisPrepareBatch(PrepareBatch):
         if not seeds:
             return image, label
         image, label, where = image.clone(), label.clone(), list(seeds)
-        paths = [self._path(batchdata["case"][index]) for index in where]
+        paths = [self._path(*_patches(batchdata["case"])[index]) for index in where]
         if all(path is not None and path.is_file() for path in paths):
             kept = [read_data(str(path), "an image of a pool") for path in paths]
             image[where], label[where] = (torch.stack([x[key] for x in kept]).to(image) for key in ("image", "label"))
@@ -97,12 +102,26 @@ class SynthesisPrepareBatch(PrepareBatch):
         healthy = torch.as_tensor(batchdata.get("healthy", [False] * count)).tolist()
         seeds = {}
         for index in (index for index, well in enumerate(healthy) if well):
-            entropy = [self.seed, self.epoch, zlib.crc32(str(batchdata["case"][index]).encode())]
+            case, patch = _patches(batchdata["case"])[index]
+            entropy = [self.seed, self._drawn_epoch, zlib.crc32(case.encode()), *[patch] * (patch > 0)]
             whether, seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
             if whether < self.share * 2**32:
                 seeds[index] = seed
         return seeds
 
-    def _path(self, case: str) -> Path | None:
+    @property
+    def _drawn_epoch(self) -> int:
+        """The epoch whose draws are taken."""
+        return self.epoch if self.pool_epochs is None else (self.epoch - 1) % self.pool_epochs + 1
+
+    def _path(self, case: str, patch: int) -> Path | None:
         """Return where an image with tumours is kept, None where there is no pool."""
-        return None if self.pool_dir is None else self.pool_dir / f"{case}_seed{self.seed}_epoch{self.epoch}.pt"
+        if self.pool_dir is None:
+            return None
+        return self.pool_dir / f"{case}_patch{patch}_seed{self.seed}_epoch{self._drawn_epoch}.pt"
+
+
+def _patches(cases: Sequence[Any]) -> list[tuple[str, int]]:
+    """Return the case of each patch in a batch, and which of the case's patches it is."""
+    names = list(map(str, cases))
+    return [(name, names[:index].count(name)) for index, name in enumerate(names)]

@@ -96,6 +96,33 @@ def test_a_pool_equals_the_fly(tmp_path):
         assert torch.equal(one, third)
 
 
+def test_patches_of_one_case_have_tumours_of_their_own_in_the_pool_too(tmp_path):
+    given, insert = batch("a", "a", "b"), Insert()
+    made = prepare(insert, pool_dir=str(tmp_path))(given, "cpu")
+    kept = prepare(insert, pool_dir=str(tmp_path))(given, "cpu")
+    assert len(set(insert.seeds[0])) == len(list(tmp_path.glob("*.pt"))) == 3
+    assert all(torch.equal(one, other) for one, other in zip(made, kept, strict=True))
+
+
+def test_what_was_drawn_comes_again_after_the_epochs_of_the_pool(tmp_path):
+    seeds = []
+    for epoch in (1, 2, 3, 4):
+        insert = Insert()
+        prepare(insert, epoch=epoch, pool_epochs=3)(batch("a"), "cpu")
+        seeds.append(insert.seeds[0][0])
+    assert seeds[3] == seeds[0]
+    assert len(set(seeds)) == 3
+    insert = Insert()
+    for epoch in (1, 2, 3, 4, 5):
+        prepare(insert, epoch=epoch, pool_epochs=2, pool_dir=str(tmp_path))(batch("a"), "cpu")
+    assert len(insert.seeds) == 2
+
+
+def test_a_pool_of_no_epochs_is_refused():
+    with pytest.raises(ValueError, match="pool_epochs must be 1 or more, got 0"):
+        prepare(pool_epochs=0)
+
+
 def test_images_of_which_nothing_is_known_are_left_as_they_are():
     given = {key: value for key, value in batch("a").items() if key in ("image", "label")}
     image, label = prepare()(given, "cpu")
