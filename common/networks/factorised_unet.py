@@ -236,8 +236,9 @@ class DepthAttention(_Heads):
     def forward(self, x: Tensor, distances: Tensor) -> Tensor:
         """Return features of (B, X, Y, Z, C); ``distances`` are added to the logits, shape (heads, Z, Z)."""
         query, key, value = self.asked(x.flatten(0, 2))
+        bias = distances.to(query.dtype)[None]  # of four axes, or torch takes a slower way
         answer = F.scaled_dot_product_attention(
-            rotated(query).contiguous(), rotated(key).contiguous(), value.contiguous(), distances.to(query.dtype)
+            rotated(query).contiguous(), rotated(key).contiguous(), value.contiguous(), bias
         )
         return self.answered(answer).view(x.shape)
 
@@ -283,7 +284,8 @@ def rotated(x: Tensor) -> Tensor:
     """
     turned = min(ROTATED, x.shape[-1])
     speed = 10000 ** (-torch.arange(0, turned, 2, device=x.device) / turned)
-    angle = (torch.arange(x.shape[-2], device=x.device)[:, None] * speed).to(x.dtype)
-    even, odd = x[..., :turned:2], x[..., 1:turned:2]
-    pairs = torch.stack([even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()], dim=-1)
-    return torch.cat([pairs.flatten(-2), x[..., turned:]], dim=-1)
+    exact = torch.promote_types(x.dtype, torch.float32)  # complex numbers have no half precision worth the name
+    angle = (torch.arange(x.shape[-2], device=x.device)[:, None] * speed).to(exact)
+    pairs = torch.view_as_complex(x[..., :turned].to(exact).unflatten(-1, (-1, 2)).contiguous())
+    pairs = torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2).to(x.dtype)
+    return pairs if turned == x.shape[-1] else torch.cat([pairs, x[..., turned:]], dim=-1)
