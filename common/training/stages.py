@@ -57,7 +57,7 @@ class Training:
         num_workers: processes that load batches.
         cache_rate: share of a data set that is kept in memory as far as nothing in it is random.
         final_learning_rate: at the end of the cosine that stages fall along.
-        amp: mixed precision.
+        amp: mixed precision, bfloat16 on a CPU.
         resume: go on from ``<part>_last.pt`` if there is one, see ``identity_of`` for what it must have in common; a
             finished stage is then loaded and not trained again.
         finetune: start from the part's weights at ``model_path`` instead of afresh.
@@ -332,6 +332,8 @@ def run_stage(
             raise ValueError(f"{name}: expected {kind} cases with {needs}, got none.")
     training.begin(name, network)
     keep_checkpoints(trainer, evaluator, lr_scheduler, module, name, training, ema)
+    if training.amp and torch.device(training.device).type == "cpu":
+        trainer.inferer = MixedOnCPU(trainer.inferer)  # type: ignore[attr-defined]
     trainer.run()
 
     idist.barrier()
@@ -420,6 +422,24 @@ def trained_parts(network: nn.Module, parts: Sequence[str]) -> nn.Module:
     if len(parts) == 1:
         return network.get_submodule(parts[0])
     return nn.ModuleDict({part: network.get_submodule(part) for part in parts})
+
+
+class MixedOnCPU(Inferer):
+    """Call an inferer with bfloat16 autocast, which MONAI's trainers have on CUDA alone; images come in float32.
+
+    Args:
+        inferer: that calls the network.
+    """
+
+    def __init__(self, inferer: Inferer) -> None:
+        super().__init__()
+        self.inferer = inferer
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the inferer says."""
+        with torch.autocast("cpu", torch.bfloat16):
+            pred = self.inferer(inputs, network, *args, **kwargs)
+        return pred.float() if isinstance(pred, torch.Tensor) else pred
 
 
 class WarmUpCosineLR(torch.optim.lr_scheduler.LambdaLR):

@@ -117,6 +117,16 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path):
         torch.testing.assert_close(weights(tmp_path / "b")[name], value, rtol=0, atol=0, equal_nan=True)
 
 
+def test_mixed_precision_on_a_cpu_calls_the_network_in_bfloat16_and_learns_from_float32(tmp_path):
+    network, seen = container(), []
+    network.second.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    losses = stage(tmp_path, network, amp=True)
+    assert seen[0] == torch.bfloat16
+    assert losses == pytest.approx(stage(tmp_path / "exact", container()), rel=0.05)
+    assert losses != stage(tmp_path / "exact", container())
+    assert weights(tmp_path)["second.weight"].dtype == torch.float32
+
+
 def test_a_finished_stage_is_not_trained_again(tmp_path):
     stage(tmp_path, container())
     published = weights(tmp_path)
