@@ -13,7 +13,6 @@ import fire
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from common.checkpoints import load_parts
 from common.files import write_csv
@@ -23,6 +22,7 @@ from common.metrics.overlap import dice
 from common.metrics.statistics import Row
 from common.phantoms.__main__ import SPLITS
 from common.phantoms.brain_mr import BrainMR, brain_mr
+from common.progress import bar
 from common.report.figures import Panel, panel_grid, png
 from common.report.page import Picture, Section, write_page
 from common.samplers.guidance import regression_guidance
@@ -105,14 +105,14 @@ def regression(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[f
     """Return which share of the slices is monotone, a row for each slice, and strips."""
     tasks = [{"regressor": partial(regression_guidance, target=ratio)} for ratio in RATIOS]
     translator, rows, pictures = Translator("regression", tasks, **settings), [], []
-    for number, phantom in enumerate(tqdm(phantoms, desc="regression")):
+    for number, phantom in enumerate(bar(phantoms, desc="regression")):
         versions, scale = translator(phantom.image), translator.scale(phantom.image)
         contrast = difference(phantom.image, phantom.healthy, scale)
         changed = [difference(version, phantom.healthy, scale) for version in versions]
         tumour = phantom.tumour > 0
         for z in _slices(tumour):
-            bar = contrast[..., z][tumour[..., z]].mean() / 2
-            areas = [int((change[..., z] > bar).sum()) for change in changed]
+            least = contrast[..., z][tumour[..., z]].mean() / 2
+            areas = [int((change[..., z] > least).sum()) for change in changed]
             named = {f"area at {ratio:g}": area for ratio, area in zip(RATIOS, areas, strict=True)}
             head = (phantom.image[0, ..., z] > 0).sum()
             rows.append(
@@ -130,14 +130,14 @@ def regression(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[f
 def segmentation(phantoms: Sequence[BrainMR], settings: dict[str, Any]) -> tuple[float, list[Row], list[Picture]]:
     """Return the mean Dice, a row for each slice, and strips; target of each twin is the patient's own tumour."""
     translator, rows, pictures = Translator("segmentation", **settings), [], []
-    for number, phantom in enumerate(tqdm(phantoms, desc="segmentation")):
+    for number, phantom in enumerate(bar(phantoms, desc="segmentation")):
         target, scale = phantom.tumour > 0, translator.scale(phantom.healthy)
         (version,) = translator(phantom.healthy, target)
         contrast = difference(phantom.image, phantom.healthy, scale)
         changed = difference(version, phantom.healthy, scale)
         for z in _slices(target):
-            bar = contrast[..., z][target[..., z]].mean() / 2
-            found, mask = changed[..., z] > bar, target[..., z]
+            least = contrast[..., z][target[..., z]].mean() / 2
+            found, mask = changed[..., z] > least, target[..., z]
             overlap = float(dice(found, mask))
             rows.append({"patient": number, "slice": z, "target pixels": int(mask.sum()), "dice": overlap})
         z = int(target.sum((0, 1)).argmax())

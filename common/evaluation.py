@@ -1,6 +1,7 @@
 """Evaluations that outlive a bad case, and that are repeated."""
 
 import logging
+import time
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
-from .files import write_csv
+from .files import printable, write_csv
+from .progress import doing, time_left
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def __init__(self, *args: Any, failures: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.failures = failures
+        self.failures, self.begun = failures, 0.0
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run the evaluation; without a case, as where all are bad, its handlers still gather and write."""
@@ -37,6 +39,14 @@ class CaseEvaluator(SupervisedEvaluator):
             self.fire_event(event)
 
     def _iteration(self, engine: Any, batchdata: Any) -> Any:
+        number, total = engine.state.iteration, len(self.data_loader)  # type: ignore[arg-type]
+        if number == 1:
+            self.begun = time.perf_counter()
+        left = time_left(number - 1, total, time.perf_counter() - self.begun)
+        with doing(f"{printable(str(batchdata.get('case', ['a case'])[0]), 40)}, {number} of {total}{left}"):
+            return self._case(engine, batchdata)
+
+    def _case(self, engine: Any, batchdata: Any) -> Any:
         if "failure" in batchdata:  # of loading, see ``CaseDataset``, which has logged it
             self.failures.reasons.update(zip(batchdata["case"], batchdata["failure"], strict=True))
         else:

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..files import BadFileError, Failures, printable
+from ..progress import bar
 from ..sequences import SEQUENCES
 from ..transforms.slices import axial_axis, read_slice_labels
 from .checks import (
@@ -63,7 +63,8 @@ def list_cases(
     """Return the items of a run: ``case``, ``image``, and where they are known ``organ``, ``label``, ``patient``.
 
     A ``point`` marks a lesion that nobody has outlined: its world coordinates in mm, to the patient's right, front and
-    head, as a NIfTI's affine gives them. ``remarks`` is what is unusual in a case that can be used, in words.
+    head, as a NIfTI's affine gives them. ``remarks`` is what is unusual in a case that can be used, in words, and
+    ``organ_from`` where its organ's mask comes from, unless a run finds it by itself.
 
     Args:
         dataset_dir: a folder with ``dataset.json`` (Medical Segmentation Decathlon form), a CSV, see ``data.sites``,
@@ -111,7 +112,7 @@ def list_cases(
             raise FileNotFoundError(f"{dataset_dir}: expected {split} cases with {', '.join(required)}, got none.")
     kept, record = [], failures or Failures(keep=False)
     twins = twins_of((item["case"], ensure_tuple(item["image"])[0]) for item in items)
-    for item in tqdm(items, desc="checking files", disable=not (check and progress), leave=False):
+    for item in bar(items, desc="checking files", shown=check and progress):
         if organ_path is not None:
             item["organ"] = organ_path
         if organ_source in ("network", "totalsegmentator"):
@@ -122,9 +123,11 @@ def list_cases(
             remarks = check_item(item, modality, *expected) if check else []
             for remark in remarks:
                 logger.warning(f"{item['case']}: {printable(remark, 400)}.")
-            organ = f"file {printable(str(item['organ']), 400)}" if "organ" in item else organ_source
-            logger.info(f"{item['case']}: organ from {organ}")
+            if "organ" in item or organ_source == "totalsegmentator":
+                item["organ_from"] = "mask from a file" if "organ" in item else "found by TotalSegmentator"
             kept.append({**item, "remarks": "; ".join(remarks)} if remarks else item)
+    with_organ = sum("organ" in item for item in kept)
+    logger.info(f"{len(kept)} {split} cases" + (f", {with_organ} with a mask of the organ" if with_organ else ""))
     return kept
 
 

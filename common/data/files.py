@@ -1,5 +1,6 @@
 """Reading a case, whatever it lies in, and writing results that a killed run leaves whole or not at all."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..files import Failures, replacing
 from .checks import refuse_other_grid, refuse_other_values
 from .dicom import read_series
 from .reading import FILM_AFFINE, is_film, read_film, read_image
+
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")  # MONAI makes all its readers, also unused ones
 
 
 class CaseReader(NibabelReader):

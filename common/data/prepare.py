@@ -23,10 +23,10 @@ import nibabel as nib
 import numpy as np
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..files import BadFileError, Failures, replacing, write_bytes, write_text
+from ..progress import bar
 from ..transforms.slices import axial_axis
 from .names import check_name, twins_of
 from .reading import is_film, unusual_header
@@ -146,7 +146,7 @@ def prepare(
     failures, twins = Failures(), twins_of((scan.case, scan.patient) for scan in scans)
     items, counts = [], {}
     with logging_redirect_tqdm():
-        for scan in tqdm(scans, desc=f"preparing {data_set.name}"):
+        for scan in bar(scans, desc=f"preparing {data_set.name}"):
             with failures.recording(scan.case, "preparing it"):
                 check_name(scan.case)
                 if scan.case in twins:

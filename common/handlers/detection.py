@@ -63,6 +63,13 @@ class Detection(Scores):
     """
 
     title = "Detection"
+    headline = (
+        "pixel AP, pooled",
+        "Dice at the fitted threshold, pooled",
+        "lesion sensitivity (any overlap)",
+        "false positive components a scan",
+        "image-level AUROC of the map",
+    )
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from ..report.figures import CT, Display, overlay_figure, samples_figure, save_p
 from ..report.page import Picture, Section, versions, write_page
 from .output import as_seen, from_all_ranks, spacing_mm
 from .scores import Scores
+from .verdict import Searched
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class CaseReport:
         failures: cases that could not be done are listed.
         num_slices: most anomalous slices that are drawn of a case.
         display: how they are drawn, see ``report.figures.Display``.
+        searched: what is said of each case when it is done, see ``Searched``.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class CaseReport:
         failures: Any = None,
         num_slices: int = 4,
         display: Display = CT,
+        searched: Searched = Searched(),  # noqa: B008
     ) -> None:
         self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
         self.scores, self.failures, self.num_slices, self.display = scores, failures, num_slices, display
+        self.searched = searched
         self.rows: list[Row] = []
         self._drawn: list[str] = []
         self._clock = self._seconds = 0.0
@@ -90,9 +94,15 @@ class CaseReport:
                 measured = _measured(output, self.display)
             else:
                 measured = _probabilities(output)
-            seconds = self._seconds / len(engine.state.output)
-            remarks = {"remarks": item["remarks"]} if item.get("remarks") else {}
-            self.rows.append({"case": case, **measured, "seconds of inference": seconds, **remarks})
+            seconds, found = self._seconds / len(engine.state.output), "organ_from" not in item
+            organ_from = getattr(engine.inferer, "organ_from", "") if found else item["organ_from"]
+            remarks = [item["remarks"]] if item.get("remarks") else []
+            if found and is_drawn(output, self.display) and (doubt := self.searched.doubt(output)):
+                logger.warning(f"{case}: {doubt}.")
+                remarks.append(doubt)
+            logger.info(f"{case}: {self.searched.line(output, organ_from, seconds)}")
+            told = {"remarks": "; ".join(remarks)} if remarks else {}
+            self.rows.append({"case": case, **measured, "seconds of inference": seconds, **told})
 
     def _overlay(self, case: str) -> Path:
         return self.output_dir / case / f"{case}_overlay.png"

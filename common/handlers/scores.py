@@ -1,11 +1,13 @@
 """What all comparisons of outputs with the truth share: records of all cases, tables as files, sections of the page."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import ignite.distributed as idist
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
@@ -13,6 +15,8 @@ from ..files import write_csv
 from ..metrics.statistics import Record, Row, with_all_columns
 from ..report.page import Picture, Section
 from .output import from_all_ranks
+
+logger = logging.getLogger(__name__)
 
 
 class Scores(ABC):
@@ -29,6 +33,9 @@ class Scores(ABC):
 
     title: ClassVar[str]
     """Of the section."""
+
+    headline: ClassVar[Sequence[str]] = ()
+    """Names of the metrics that are said at the end of a run; each group of cases has its own before a colon."""
 
     def __init__(self, output_dir: str | None = None, num_resamples: int = 0) -> None:
         self.output_dir, self.num_resamples = output_dir, num_resamples
@@ -71,10 +78,14 @@ class Scores(ABC):
         return {"per_patient": self.case_rows, "per_slice": with_all_columns(slice_rows), "summary": self.rows}
 
     def write(self, folder: Path) -> None:
-        """Write the tables that have rows."""
-        for name, rows in self.tables().items():
-            if rows:
-                write_csv(folder / f"{name}.csv", rows)
+        """Write the tables that have rows, and say what matters and where the rest is."""
+        tables = {name: rows for name, rows in self.tables().items() if rows}
+        for name, rows in tables.items():
+            write_csv(folder / f"{name}.csv", rows)
+        for row in self.rows:
+            if row["metric"].split(": ")[-1] in self.headline and np.isfinite(row["value"]):
+                logger.info(in_words(row))
+        logger.info(f"tables in {folder}: {', '.join(f'{name}.csv' for name in tables)}")
 
     def sections(self) -> list[Section]:
         """Return what the page of a run shows of it, nothing where nothing is known of its cases."""
@@ -106,3 +117,10 @@ class Scores(ABC):
             engine.state.metrics.update(metrics)
             if self.output_dir is not None and idist.get_rank() == 0:
                 self.write(Path(self.output_dir))
+
+
+def in_words(row: Row) -> str:
+    """Return a metric with its interval, if it has one."""
+    interval = [row.get(end, np.nan) for end in ("low", "high")]
+    said = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if np.isfinite(interval).all() else ""
+    return f"{row['metric']}: {row['value']:.3g}{said}"

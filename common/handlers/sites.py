@@ -53,6 +53,7 @@ class SiteScores(Scores):
     """
 
     title = "Classification"
+    headline = ("accuracy", "AUROC")
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class SynthesisScores(Scores):
     """
 
     title = "Tumours"
+    headline = ("share inside the organ", "contrast, HU", "noise within over around")
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..metrics.statistics import Record, Row
-from ..metrics.tumours import by_column, examine_tumour_segmentation, summarise_tumours
+from ..metrics.tumours import EARLY_MM, by_column, examine_tumour_segmentation, summarise_tumours
 from ..report.page import Section
 from .output import as_seen, spacing_mm
 from .scores import Scores
@@ -28,6 +28,7 @@ class TumourScores(Scores):
     """
 
     title = "Segmentation"
+    headline = ("DSC", "NSD at 2 mm", f"sensitivity, tumours of at most {EARLY_MM:g} mm", "false positives a scan")
 
     def __init__(self, output_dir: str | None = None, num_resamples: int = 0, columns: Sequence[str] = ()) -> None:
         super().__init__(output_dir, num_resamples)

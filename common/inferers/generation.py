@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..progress import bar
 from ..samplers.ancestral import sample
 from ..schedulers import NoiseSchedule
 from ..transforms.grid import crop, pixel_size_mm, resample_slices, size_at, to_slices
@@ -43,7 +43,7 @@ def generate_slices(
     generator = torch.Generator(device).manual_seed(seed)
     network.eval()
     model, shape = noise_predictor(network, amp), (count, 1, *patch_size)
-    generated = sample(model, shape, schedule, generator=generator, progress=tqdm)
+    generated = sample(model, shape, schedule, generator=generator, progress=bar)
     return unscale_hu(finite(generated)[:, 0], window).cpu()
 
 

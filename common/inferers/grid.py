@@ -13,7 +13,7 @@ from ..transforms.intensity import intensity_range, scale_range
 from ..transforms.organ import foreground, right_part
 from .patches import Patch, patches_around
 
-ORGANS = ("foreground", "network", "image")
+ORGANS = {"foreground": "all above 0", "network": "found by the network", "image": "the whole image"}
 """Where to search without an organ mask: where a channel is above 0, what the part ``organ`` finds, or everywhere."""
 
 

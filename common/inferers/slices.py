@@ -12,11 +12,11 @@ from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 from scipy.ndimage import label
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..progress import bar
 from ..transforms.grid import pixel_size_mm, to_canvas, voxel_size_mm
 from ..transforms.organ import fill_holes
-from .grid import Grid
+from .grid import ORGANS, Grid
 from .models import finite
 from .patches import Patch, in_patches
 
@@ -138,17 +138,17 @@ class PatchwiseInferer(Inferer):
             ValueError: if an answer is not finite; filters and masks might hide that.
         """
         total = -(-len(where) * self.num_samples // self.slice_batch_size) * num_steps
-        with tqdm(total=total, disable=not self.progress, leave=False) as bar:
+        with bar(total=total, shown=self.progress) as steps_done:
 
             def progress(steps: Iterable[Any]) -> Iterator[Any]:
                 for step in steps:
                     yield step
-                    bar.update()
+                    steps_done.update()
 
             def counted(*batch: Any) -> Tensor:
-                start = bar.n
+                start = steps_done.n
                 answers = function(*batch, progress=progress)
-                bar.update(start + num_steps - bar.n)
+                steps_done.update(start + num_steps - steps_done.n)
                 return answers
 
             found, covered = in_patches(
@@ -179,6 +179,11 @@ class PatchwiseInferer(Inferer):
         with torch.autocast(slices.device.type, torch.bfloat16, enabled=self.amp):
             logits = torch.cat([segmenter(batch) for batch in canvas.split(self.slice_batch_size)])
         return per_slice(largest_without_holes, finite(logits)[..., :x, :y] > 0)
+
+    @property
+    def organ_from(self) -> str:
+        """How the organ of an image is had that comes without a mask of it, in words."""
+        return "found by the network"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -236,6 +241,11 @@ class SlicewiseInferer(PatchwiseInferer):
     def size_mm(self, image: Tensor) -> tuple[float, ...]:
         """Return the size of an image's pixels in the slice."""
         return pixel_size_mm(image)
+
+    @property
+    def organ_from(self) -> str:
+        """How the organ of an image is had that comes without a mask of it, in words."""
+        return ORGANS[self.grid.organ]
 
     def mask_threshold(self, network: nn.Module) -> float:
         """Return the threshold that came with the weights, or the key's, and say what is doubtful about it."""

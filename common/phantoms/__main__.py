@@ -12,9 +12,9 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from ..files import write_text
+from ..progress import bar
 from ..sequences import SEQUENCES
 from .abdomen_ct import PARTS, abdomen_ct
 from .brain_mr import brain_mr
@@ -309,7 +309,7 @@ def _write_all(
     """
     written = Parallel(num_workers, return_as="generator")(delayed(write)(*job) for job in jobs)
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for (split, *_), item in zip(jobs, tqdm(written, total=len(jobs), desc="phantoms", unit="patient"), strict=True):
+    for (split, *_), item in zip(jobs, bar(written, total=len(jobs), desc="phantoms", unit="patient"), strict=True):
         splits[split].append(item)
     if tested is not None:
         splits["testing"] += splits["training"][tested]

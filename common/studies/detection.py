@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..files import write_csv
 from ..metrics.detection import CaseRecord, average_otsu, examine_case, slice_mean, summarise
 from ..metrics.intervals import with_interval
 from ..metrics.pixels import Curve, PooledCounts
 from ..metrics.statistics import Row, Statistic, difference, mean_of
+from ..progress import bar
 from ..report.figures import Panel, box_around, curves_figure, panel_grid, png
 from ..report.page import Picture, Section, write_page
 from ..transforms.anomaly import smooth_in
@@ -288,7 +288,7 @@ def compare(found: Records, thresholds: Mapping[str, float], num_bootstraps: int
         }
 
     table, default = [], metrics(next(iter(found)))
-    for row in tqdm(found, desc="intervals", leave=False):
+    for row in bar(found, desc="intervals"):
         numbers: Row = {"method": row}
         own = metrics(row)
         for name, metric in own.items():

@@ -22,7 +22,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import nn
-from tqdm import tqdm
 
 from ..files import write_csv
 from ..handlers.output import as_seen, spacing_mm
@@ -31,6 +30,7 @@ from ..metrics.radiomics import tumour_features
 from ..metrics.statistics import Row
 from ..metrics.synthesis import pieces_of
 from ..metrics.tumours import EARLY_MM
+from ..progress import bar
 from ..report.figures import png
 from ..report.page import Picture, Section, write_page
 from ..transforms.intensity import scale_hu
@@ -130,7 +130,7 @@ def early_tumours(configs: Configs, folders: Mapping[str, Path]) -> Tumours:
     for number, (organ, folder) in enumerate(folders.items()):
         parser = configs("inference", dataset_dir=str(folder), split="testing", allow_tumours=True)
         window = parser.get_parsed_content("hu_window")
-        for patient, item in enumerate(tqdm(parser.get_parsed_content("dataset"), desc=organ, leave=False)):
+        for patient, item in enumerate(bar(parser.get_parsed_content("dataset"), desc=organ)):
             seen, mm = as_seen(item, ("image", "label")), spacing_mm(item["label"])
             for box, piece in pieces_of(seen["label"] > 0):
                 if equivalent_diameter(piece.sum() * np.prod(mm), 3) > EARLY_MM:

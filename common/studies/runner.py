@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from tqdm import tqdm
+from ..progress import bar
 
 Case = TypeVar("Case")
 Setting = TypeVar("Setting", bound=Hashable)
@@ -24,7 +24,7 @@ def examined(
     """
     for name, source in sources:
         found: dict[Setting, list[Record]] = {}
-        for case in tqdm(cases, desc=name, leave=False):
+        for case in bar(cases, desc=name):
             for setting, record in source(case).items():
                 found.setdefault(setting, []).append(record)
         yield name, found

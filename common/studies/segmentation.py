@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..files import write_csv
 from ..metrics.intervals import with_interval
@@ -21,6 +20,7 @@ from ..metrics.segmentation import (
     summarise_sizes,
 )
 from ..metrics.statistics import Row, Statistic, difference, mean_of
+from ..progress import bar
 from ..report.figures import Display, Panel, box_around, members_figure, panel_grid, png
 from ..report.page import Picture, Section, write_page
 from .answers import Answers
@@ -204,7 +204,7 @@ def compare(found: Mapping[str, Runs], num_bootstraps: int) -> list[Row]:
         return mean_of([run[METRICS[metric]] for run in statistics[name]])
 
     table, first = [], next(iter(found))
-    for name in tqdm(found, desc="intervals", leave=False):
+    for name in bar(found, desc="intervals"):
         row: Row = {"method": name}
         for metric in METRICS:
             row |= with_interval(metric, number(name, metric), patients, num_bootstraps)

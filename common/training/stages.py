@@ -48,7 +48,7 @@ class Training:
 
     Attributes:
         device: of all networks.
-        output_dir: of logs for TensorBoard.
+        output_dir: of the logs for TensorBoard, see ``log_dir``.
         ckpt_dir: of the stages' checkpoints, to resume from.
         model_path: file that is published, a raw state dict of the whole container.
         volumes_per_batch: items of a data set in a batch.
@@ -80,6 +80,10 @@ class Training:
     finetune: bool = False
     train_parts: str = "all"
     begun: list[str] = field(default_factory=list, init=False)
+
+    def log_dir(self, stage: str) -> str:
+        """Return where TensorBoard finds a stage."""
+        return str(Path(self.output_dir) / "tensorboard" / stage)
 
     def checkpoints(self, part: str) -> tuple[Path, Path]:
         """Return the last and the best checkpoint of a part."""
@@ -216,7 +220,7 @@ class Stage:
             key_val_metric=made(key_metric) or {f"{part}_val_loss": MeanLoss(loss)},
             metric_cmp_fn=lambda new, best: new > best if key_metric else new < best,
             additional_metrics=made(metrics),
-            val_handlers=[Reports(training.output_dir)],
+            val_handlers=[Reports(training.log_dir(part))],
             **common,
         )
         self.trainer = self.make_trainer(
@@ -232,7 +236,7 @@ class Stage:
             train_handlers=[
                 ValidationHandler(training.val_interval, self.evaluator),
                 LrScheduleHandler(self.lr_scheduler, print_lr=False),
-                Reports(training.output_dir, f"{part}_loss"),
+                Reports(training.log_dir(part), f"{part}_loss"),
                 SeedEachEpoch(training.seed, data[0]),
             ],
             **common,
@@ -474,7 +478,7 @@ class Reports:
     """Log an engine to the console and to TensorBoard, in the first process: a trainer's loss, an evaluator's metrics.
 
     Args:
-        log_dir: of TensorBoard.
+        log_dir: of TensorBoard; it is made when the engine starts.
         loss: what a trainer's loss is called, of each iteration in TensorBoard; it also has a bar. None for an
             evaluator.
     """
@@ -486,14 +490,17 @@ class Reports:
         """Add the handlers to an engine."""
         if idist.get_rank() > 0:
             return
-        if self.loss is None:
-            StatsHandler(iteration_log=False).attach(engine)
-            TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(engine)
-            return
-        named: dict[str, Any] = {"tag_name": self.loss, "output_transform": _loss}
-        StatsHandler(iteration_log=False, **named).attach(engine)
-        TensorBoardStatsHandler(log_dir=self.log_dir, **named).attach(engine)
-        ProgressBar(desc=self.loss.removesuffix("_loss")).attach(engine)
+        named: dict[str, Any] = {} if self.loss is None else {"tag_name": self.loss, "output_transform": _loss}
+        StatsHandler(iteration_log=False, name=__name__, **named).attach(engine)
+        if self.loss is not None:
+            ProgressBar(desc=self.loss.removesuffix("_loss"), disable=None).attach(engine)  # none without a terminal
+
+        def write_events() -> None:
+            first_start.remove()
+            options = {"iteration_log": self.loss is not None, **named}
+            TensorBoardStatsHandler(log_dir=self.log_dir, **options).attach(engine)
+
+        first_start = engine.add_event_handler(Events.STARTED, write_events)  # what is not run leaves no empty file
 
 
 class MeanLoss(Loss):

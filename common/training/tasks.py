@@ -53,8 +53,8 @@ class Task:
         sampler = DistributedSampler(dataset, even_divisible=False, shuffle=False) if shares else None
         self.loader = DataLoader(dataset, num_workers=0, batch_size=1, sampler=sampler)
         first = idist.get_rank() == 0
-        previews = [Previews(training.output_dir, display)] if first else []
-        self.evaluator = self._evaluator(averaged, inferer, [scores(), Reports(training.output_dir), *previews])
+        previews = [Previews(training.log_dir("task"), display)] if first else []
+        self.evaluator = self._evaluator(averaged, inferer, [scores(), Reports(training.log_dir("task")), *previews])
 
     def fit_threshold(self) -> None:
         """Set the container's threshold to the one that fits what the full inferer finds in the validation cases."""

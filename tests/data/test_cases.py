@@ -59,7 +59,7 @@ def names(items):
 
 
 def keys(items):
-    return [sorted(set(item) - {"case", "patient", "image"}) for item in items]
+    return [sorted(set(item) - {"case", "patient", "image", "organ_from"}) for item in items]
 
 
 def listed_with_failures(source, **options):
@@ -220,11 +220,13 @@ def test_an_organ_source_that_is_unknown_is_refused(tmp_path):
         listed(write_folder(tmp_path), organ_source="liver")
 
 
-def test_the_log_says_where_the_organ_comes_from(tmp_path, caplog):
+def test_a_case_says_where_its_organ_comes_from_and_the_log_how_many_have_one(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    listed(write_folder(tmp_path))
-    assert f"b: organ from file {tmp_path / 'b_organ.nii'}" in caplog.text
-    assert "c: organ from auto" in caplog.text
+    from_file = [item.get("organ_from") for item in listed(write_folder(tmp_path))]
+    assert from_file == ["mask from a file", "mask from a file", None, "mask from a file"]
+    assert "4 testing cases, 3 with a mask of the organ" in caplog.text
+    sought = listed(tmp_path, organ_source="totalsegmentator")
+    assert {item["organ_from"] for item in sought} == {"found by TotalSegmentator"}
 
 
 def spoil_image(folder):

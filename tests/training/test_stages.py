@@ -437,7 +437,7 @@ def test_a_stage_of_a_config_trains_its_part_to_its_best_loss(tmp_path):
     stage.train()
     assert stage.evaluator.state.best_metric < 0.5
     assert set(stage.evaluator.state.metrics) == {"second_val_loss", "distance"}
-    events = EventAccumulator(str(tmp_path)).Reload()
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "second")).Reload()
     assert {"second_loss", "second_val_loss", "distance"} <= set(events.Tags()["scalars"])
 
 

@@ -33,7 +33,7 @@ def task(tmp_path, network):
 
 def test_scores_and_pictures_of_validation_cases_go_to_tensorboard(task, tmp_path):
     task.evaluator.run(3)
-    events = EventAccumulator(str(tmp_path)).Reload()
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "task")).Reload()
     assert events.Scalars("ap")[0].value == pytest.approx(task.evaluator.state.metrics["ap"])
     assert set(events.Tags()["images"]) == {"a", "b"}
 

@@ -70,7 +70,7 @@ def test_healthy_scans_may_lie_in_a_folder_of_their_own_with_masks_of_the_organ(
     options = {"output_dir": tmp_path, "model_path": tmp_path / "model.pt", "volumes_per_batch": 4}
     process = run_bundle("difftumor_segmentation", "train", healthy_dir=data, **options)
     assert_done(process)
-    assert "case1: organ from file" in process.stdout + process.stderr
+    assert "with a mask of the organ" in process.stdout + process.stderr
 
 
 @pytest.mark.slow
