@@ -106,7 +106,8 @@ OPTIONS = {
     "heun": Option("bool", "second-order steps"),
     "num_samples": Option("int", "draws that are averaged", 1),
     # results
-    "threshold": Option("float", "of the mask where the weights have none"),
+    "threshold": Option("float|null", "of the mask; null takes the one that is stored with the weights"),
+    "default_threshold": Option("float", "of the mask where the weights have none and threshold is null"),
     "median_radius": Option("int|[int]", "of the filter of the map", 0, unit="pixels of the network"),
     "fit_threshold": Option("bool", "fit the threshold on validation cases and store it in the weights"),
     "num_bootstraps": Option("int", "draws of the patient bootstrap", 0),

@@ -19,7 +19,7 @@ OPTIONS = {
     "pixel_mm": 2.0,
     "patch_size": (24, 24),
     "num_channels": 2,
-    "threshold": 0.1,
+    "default_threshold": 0.1,
     "progress": False,
     "percentile": 100.0,
 }

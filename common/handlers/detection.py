@@ -52,7 +52,8 @@ class Detection(Scores):
     Args:
         network: container with the threshold that the masks are made with.
         output_dir: see ``Scores``.
-        threshold: of the masks where the container has none.
+        threshold: of the masks; None takes that of the container.
+        default_threshold: used where the container has none.
         num_resamples: see ``Scores``.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
         min_area: also leave out those whose lesions fill a smaller share of the slice; how many are kept is in the log.
@@ -75,7 +76,8 @@ class Detection(Scores):
         self,
         network: nn.Module,
         output_dir: str | None = None,
-        threshold: float = 20.0,
+        threshold: float | None = None,
+        default_threshold: float = 20.0,
         num_resamples: int = 0,
         lesion_slices_only: bool = False,
         min_area: float = 0.0,
@@ -86,7 +88,7 @@ class Detection(Scores):
         super().__init__(output_dir, num_resamples)
         if threshold_rule not in ("dice", "otsu"):
             raise ValueError(f"threshold_rule must be 'dice' or 'otsu', got {threshold_rule!r}.")
-        self.network, self.threshold = network, threshold
+        self.network, self.threshold, self.default_threshold = network, threshold, default_threshold
         self.otsu, self.in_mm = threshold_rule == "otsu", in_mm
         self.options: dict[str, Any] = {
             "lesion_slices_only": lesion_slices_only or min_area > 0,
@@ -108,6 +110,14 @@ class Detection(Scores):
     def twins(self) -> list[TwinRecord]:
         """What is kept of cases whose twin is known."""
         return [record for record in self.records if isinstance(record, TwinRecord)]
+
+    @property
+    def mask_threshold(self) -> float:
+        """What the masks are made with."""
+        if self.threshold is not None:
+            return self.threshold
+        fitted = float(getattr(self.network, "threshold", np.nan))
+        return fitted if np.isfinite(fitted) else self.default_threshold
 
     @property
     def fitted_threshold(self) -> float:
@@ -167,9 +177,8 @@ class Detection(Scores):
         """Return metrics of pixels, lesions and images, and those of pixels and images for the evaluator."""
         rows, metrics = [], {}
         if self.labelled:
-            fitted = float(getattr(self.network, "threshold", np.nan))
-            threshold = fitted if np.isfinite(fitted) else self.threshold
-            rows, curve = summarise(self.labelled, threshold, self.num_resamples), pool_pixels(self.labelled).curve()
+            rows = summarise(self.labelled, self.mask_threshold, self.num_resamples)
+            curve = pool_pixels(self.labelled).curve()
             metrics = {"ap": curve.average_precision(), "auroc": curve.auroc(), "best_dice": curve.best_dice()[0]}
         rows += summarise_images(self.images, self.num_resamples)
         if twins := scored(self.twins):
@@ -181,10 +190,10 @@ class Detection(Scores):
 
     def write(self, folder: Path) -> None:
         """Write the tables, and say how many slices they are of."""
-        super().write(folder)
         if self.images:
             slices = sum(len(record.slice_rows) for record in self.images)
             logger.info(f"{slices} slices of {len(self.images)} cases are compared with labels.")
+        super().write(folder)
 
     def pictures(self) -> list[Picture]:
         """Return the curves of pixels, lesions and images, of which there are any."""

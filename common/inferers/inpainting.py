@@ -77,7 +77,8 @@ class InpaintingInferer(SlicewiseInferer):
         inpainter: fills the holes.
         window: HU at -1 and 1 for the networks.
         hole: ``adaptive_mask`` with its options: (image in HU, organ) -> what is inpainted.
-        threshold: of the mask in HU, used with a warning where the weights bring none.
+        threshold: of the mask in HU, see ``SlicewiseInferer``.
+        default_threshold: see ``SlicewiseInferer``.
         median_radius: of the map's filter (see ``smooth``), pixels of the network; on a finer image as wide in mm.
         num_samples: healthy versions that are averaged.
         slice_batch_size: see ``SlicewiseInferer``.
@@ -96,7 +97,8 @@ class InpaintingInferer(SlicewiseInferer):
         inpainter: Inpainter,
         window: Sequence[float],
         hole: Callable[..., NDArray[np.bool_]],
-        threshold: float = 20.0,
+        threshold: float | None = None,
+        default_threshold: float = 20.0,
         median_radius: int | Sequence[int] = 2,
         num_samples: int = 1,
         slice_batch_size: int = 16,
@@ -107,6 +109,7 @@ class InpaintingInferer(SlicewiseInferer):
         super().__init__(
             grid=grid,
             threshold=threshold,
+            default_threshold=default_threshold,
             num_samples=num_samples,
             slice_batch_size=slice_batch_size,
             seed=seed,

@@ -101,10 +101,6 @@ class EnsembleInferer(SlicewiseInferer):
         maps = (name for name in ("mean", "uncertainty") for _ in range(self.num_regions))
         return (*maps, "mask", "organ", *["members"] * count)
 
-    def threshold_warning(self, network: nn.Module) -> str:
-        """Return nothing: the threshold is that of the key, of what is about 1 in a region."""
-        return ""
-
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return the ``channels`` of one image; of the samples, all regions of the first, then of the second."""
         samples, regions = self.num_samples, self.num_regions

@@ -204,7 +204,8 @@ class SlicewiseInferer(PatchwiseInferer):
 
     Args:
         grid: the network's.
-        threshold: of the mask in the map's unit, used with a warning where the weights bring none.
+        threshold: of the mask in the map's unit; None takes the one that came with the weights.
+        default_threshold: used with a warning where the weights bring none.
         num_samples: see ``PatchwiseInferer``.
         slice_batch_size: see ``PatchwiseInferer``.
         seed: see ``PatchwiseInferer``.
@@ -212,14 +213,15 @@ class SlicewiseInferer(PatchwiseInferer):
         progress: see ``PatchwiseInferer``.
 
     Raises:
-        ValueError: if there is nothing to do, or ``threshold`` is no number.
+        ValueError: if there is nothing to do, or a threshold is no number.
     """
 
     def __init__(
         self,
         *,
         grid: Grid,
-        threshold: float,
+        threshold: float | None = None,
+        default_threshold: float = 0.5,
         num_samples: int = 1,
         slice_batch_size: int = 16,
         seed: int = 0,
@@ -234,9 +236,10 @@ class SlicewiseInferer(PatchwiseInferer):
             amp=amp,
             progress=progress,
         )
-        if not np.isfinite(threshold):
-            raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {threshold}.")
-        self.grid, self.threshold = grid, threshold
+        for number in (default_threshold, *([] if threshold is None else [threshold])):
+            if not np.isfinite(number):
+                raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {number}.")
+        self.grid, self.threshold, self.default_threshold = grid, threshold, default_threshold
 
     def size_mm(self, image: Tensor) -> tuple[float, ...]:
         """Return the size of an image's pixels in the slice."""
@@ -248,16 +251,20 @@ class SlicewiseInferer(PatchwiseInferer):
         return ORGANS[self.grid.organ]
 
     def mask_threshold(self, network: nn.Module) -> float:
-        """Return the threshold that came with the weights, or the key's, and say what is doubtful about it."""
+        """Return the threshold of masks, and say what is doubtful about it."""
         if warning := self.threshold_warning(network):
             logger.warning(warning)
+        if self.threshold is not None:
+            return self.threshold
         fitted = _fitted_threshold(network)
-        return fitted if np.isfinite(fitted) else self.threshold
+        return fitted if np.isfinite(fitted) else self.default_threshold
 
     def threshold_warning(self, network: nn.Module) -> str:
         """Return what is doubtful about the threshold of masks in a sentence, or nothing."""
+        if self.threshold is not None:
+            return ""
         if not np.isfinite(_fitted_threshold(network)):
-            return f"the weights bring no threshold: masks are made with {self.threshold:g}."
+            return f"the weights bring no threshold: masks are made with {self.default_threshold:g}."
         theirs, ours = getattr(network, "fitted_with", {}), self.settings
         others = [name for name in theirs if not np.array_equal(theirs[name], ours.get(name, np.nan))]
         if not others:

@@ -67,6 +67,7 @@ class TranslationInferer(SlicewiseInferer):
         grid: the network's.
         translator: makes the other version.
         threshold: see ``SlicewiseInferer``.
+        default_threshold: see ``SlicewiseInferer``.
         score: (change in scaled intensities, 0 outside the organ, shape (S, C, X, Y); organ) -> map before its filter.
         median_radius: of the map's filter (see ``smooth``), pixels of the network; on a finer image as wide in mm.
         with_target: the inputs have a channel with the mask of what the translation shall show.
@@ -87,7 +88,8 @@ class TranslationInferer(SlicewiseInferer):
         *,
         grid: Grid,
         translator: Translator,
-        threshold: float,
+        threshold: float | None = None,
+        default_threshold: float = 0.5,
         score: Callable[[Tensor, Tensor], Tensor] = magnitude,
         median_radius: int | Sequence[int] = 0,
         with_target: bool = False,
@@ -104,6 +106,7 @@ class TranslationInferer(SlicewiseInferer):
         super().__init__(
             grid=grid,
             threshold=threshold,
+            default_threshold=default_threshold,
             num_samples=num_samples,
             slice_batch_size=slice_batch_size,
             seed=seed,

@@ -19,6 +19,7 @@ def fit_threshold(evaluator: SupervisedEvaluator, detection: Any, network: nn.Mo
         detection: its handler ``Detection``.
         network: the container.
     """
+    logger.info("fitting the threshold of the masks on validation cases")
     evaluator.run()
     try:
         _set_threshold(network, detection.fitted_threshold, evaluator.inferer)
@@ -43,6 +44,7 @@ def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path:
         return
     _set_threshold(network, detection.fitted_threshold, inferer)
     save_on_rank_0(network.state_dict(), model_path)
+    logger.info(f"it is stored in {model_path}.")
 
 
 def _set_threshold(network: Any, threshold: float, inferer: Any) -> None:

@@ -21,14 +21,20 @@ def test_a_perfect_map_has_perfect_numbers():
 def test_the_pooled_dice_is_that_at_the_fitted_threshold():
     metric = "Dice at the fitted threshold, pooled"
     low, high, fitted = (
-        Detection(container(), threshold=5.0),
-        Detection(container(), threshold=35.0),
-        Detection(container(35.0), threshold=5.0),
+        Detection(container(), default_threshold=5.0),
+        Detection(container(), default_threshold=35.0),
+        Detection(container(35.0), default_threshold=5.0),
     )
     run([item()], low, high, fitted)
     assert metrics(low)[metric] == pytest.approx(2 * 4 / (5 + 4))
     assert metrics(high)[metric] == 0
     assert metrics(fitted)[metric] == 0
+
+
+def test_a_threshold_that_is_given_outranks_the_fitted_one():
+    given = Detection(container(35.0), threshold=5.0)
+    run([item()], given)
+    assert metrics(given)["Dice at the fitted threshold, pooled"] == pytest.approx(2 * 4 / (5 + 4))
 
 
 def test_cases_without_a_label_are_passed_over():

@@ -130,12 +130,19 @@ def test_nan_is_refused(network):
 
 
 def test_the_fitted_threshold_comes_with_the_weights(network, caplog):
-    inferer = median(threshold=50.0)
+    inferer = median(default_threshold=50.0)
     assert maps(inferer(scan(), network))["mask"].sum() == 0
     assert "bring no threshold" in caplog.text
     fitted = NetworkParts("diffusion", organ=network.organ, diffusion=network.diffusion)
     fitted.threshold.fill_(40.0)
     assert maps(inferer(scan(), fitted))["mask"].sum() == 36
+
+
+def test_a_threshold_that_is_given_outranks_the_fitted_one(network, caplog):
+    network.threshold.fill_(50.0)
+    assert maps(median()(scan(), network))["mask"].sum() == 0
+    assert maps(median(threshold=40.0)(scan(), network))["mask"].sum() == 36
+    assert "threshold" not in caplog.text
 
 
 def test_gradients_and_training_mode_are_left_alone(network):

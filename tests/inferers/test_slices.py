@@ -131,7 +131,7 @@ def bars(monkeypatch):
 
     class Bar(tqdm):
         def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **{**kwargs, "disable": bool(kwargs["disable"])})  # as on a terminal
             self.moves = []
             shown.append(self)
 
@@ -139,7 +139,7 @@ def bars(monkeypatch):
             self.moves.append(n)
             super().update(n)
 
-    monkeypatch.setattr("common.inferers.slices.tqdm", Bar)
+    monkeypatch.setattr("common.progress.tqdm", Bar)
     return shown
 
 
