@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,8 @@ class CaseEvaluator(SupervisedEvaluator):
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run the evaluation; without a case, as where all are bad, its handlers still gather and write."""
         if len(self.data_loader) > 0:  # type: ignore[arg-type]
-            super().run(global_epoch)
+            with _said_once(logging.getLogger(f"{__package__}.inferers.slices")):
+                super().run(global_epoch)
             return
         for event in (Events.STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
             self.fire_event(event)
@@ -55,6 +58,23 @@ class CaseEvaluator(SupervisedEvaluator):
                 return super()._iteration(engine, batchdata)
         engine.state.output = []
         return engine.state.output
+
+
+@contextmanager
+def _said_once(log: logging.Logger) -> Iterator[None]:
+    """Let a logger say each sentence once, however many cases it is true of."""
+    said = set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in said
+        said.add(record.getMessage())
+        return not known
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
 
 
 def run_repeats(evaluator: SupervisedEvaluator, inferer: Any, scores: Any, num_repeats: int, output_dir: str) -> None:

@@ -104,6 +104,8 @@ OPTIONS = {
     "index_mode": Option("str", "whose timesteps", choices=("paper", "authors")),
     "clip_mode": Option("str", "clipping of x_0"),
     "heun": Option("bool", "second-order steps"),
+    "exact_inversion": Option("bool", "without guidance the image comes back exactly, whatever the number of steps"),
+    "keep_on": Option("str", "where its images of all levels are kept", choices=("device", "cpu", "bfloat16")),
     "num_samples": Option("int", "draws that are averaged", 1),
     # results
     "threshold": Option("float|null", "of the mask; null takes the one that is stored with the weights"),

@@ -1,4 +1,5 @@
 import csv
+import logging
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from monai.data import DataLoader, Dataset
 from monai.inferers import SimpleInferer
 from torch import nn
 
+from common import progress
 from common.data.files import CaseDataset
 from common.evaluation import CaseEvaluator, run_repeats
 from common.files import Failures, write_text
@@ -188,3 +190,28 @@ def test_repeats_leave_the_evaluators_inferer_as_it_was_after_an_error_too(evalu
         run_repeats(evaluator, inferer, scores, 4, str(tmp_path))
     assert evaluator.inferer is inferer
     assert inferer.seed == 5
+
+
+class Doubts:
+    """An inferer that says the same of each case, and notes what its bar would say."""
+
+    def __init__(self):
+        self.doing = []
+
+    def __call__(self, inputs, network):
+        logging.getLogger("common.inferers.slices").warning("the threshold was fitted with others.")
+        self.doing.append(progress._DOING.get())
+        return inputs
+
+
+def test_what_is_true_of_all_cases_is_said_once_a_run_and_bars_name_the_case(caplog):
+    items = [{"image": torch.zeros(1, 4), "case": f"case {i}"} for i in range(3)]
+    inferer = Doubts()
+    evaluator = evaluator_of(Dataset(items), Failures())
+    evaluator.inferer = inferer
+    evaluator.run()
+    assert caplog.text.count("fitted with others") == 1
+    assert [what.split(", ")[:2] for what in inferer.doing] == [[f"case {i}", f"{i + 1} of 3"] for i in range(3)]
+    assert inferer.doing[2].endswith("left")
+    evaluator.run()
+    assert caplog.text.count("fitted with others") == 2

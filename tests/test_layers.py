@@ -65,7 +65,7 @@ def test_imports_within_common_are_relative_so_that_it_can_be_packed(path):
 
 
 def test_samplers_and_schedulers_need_torch_alone():
-    outside = {"torch", "collections", "itertools", "typing", "copy", "math"}
+    outside = {"torch", "collections", "functools", "itertools", "typing", "copy", "math"}
     for path in [ROOT / "common" / "schedulers.py", *(ROOT / "common" / "samplers").glob("*.py")]:
         assert {name.split(".")[0] for name in imports_of(path)[1]} <= outside
 

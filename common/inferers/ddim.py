@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..samplers.ddim import decode, encode, encoding_levels, steps_below
+from ..samplers.ddim import Trajectory, decode, encode, encoding_levels, steps_below
 from ..samplers.guidance import Guide
 from ..schedulers import NoiseSchedule
 from .models import noise_predictor
@@ -61,6 +61,8 @@ class DdimTranslator(Translator):
         index_mode: see ``encoding_levels``.
         clip_mode: see ``predict_noise``.
         heun: see ``encode``.
+        exact_inversion: correct the way back by what it makes wrong of the way there, see ``Trajectory``.
+        keep_on: where that is kept, see ``Trajectory``.
         part: name of the diffusion model in the container.
         amp: bfloat16 autocast for it.
         compile: ``torch.compile`` for it.
@@ -81,6 +83,8 @@ class DdimTranslator(Translator):
         index_mode: str = "paper",
         clip_mode: str = "none",
         heun: bool = False,
+        exact_inversion: bool = False,
+        keep_on: str = "device",
         part: str = "diffusion",
         amp: bool = False,
         compile: bool = False,
@@ -89,13 +93,14 @@ class DdimTranslator(Translator):
         self.guidance, self.guidance_scale = guidance, guidance_scale
         self.encode_class, self.decode_class = encode_class, decode_class
         self.index_mode, self.clip_mode, self.heun = index_mode, clip_mode, heun
+        self.exact_inversion, self.keep_on = exact_inversion, keep_on
         self.part, self.amp, self.compile = part, amp, compile
         self.steps(noise_level)
 
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
         """Return the images decoded."""
-        (latent,) = self.encode(batch, network, generators, progress, [self.noise_level])
-        return self.decode(latent, batch, network, progress, self.noise_level, self.guidance, self.guidance_scale)
+        (encoded,) = self.encode(batch, network, generators, progress, [self.noise_level])
+        return self.decode(encoded, batch, network, progress, self.noise_level, self.guidance, self.guidance_scale)
 
     def encode(
         self,
@@ -104,16 +109,18 @@ class DdimTranslator(Translator):
         generators: Generators,
         progress: Progress,
         noise_levels: Sequence[int],
-    ) -> list[Tensor]:
-        """Return the images encoded up to each of several noise levels, on one way."""
+    ) -> list[tuple[Tensor, Trajectory | None]]:
+        """Return the images encoded up to each of several noise levels, on one way, with what is kept of it."""
         model = self.model(network, self.encode_class)
         modes: dict[str, Any] = {"index_mode": self.index_mode, "clip_mode": self.clip_mode, "heun": self.heun}
         image, levels = batch.image, tuple(noise_levels)
-        return encode(model, image, self.schedule, levels, generator=generators, progress=progress, **modes)
+        modes["trajectory"] = trajectory = Trajectory(self.keep_on) if self.exact_inversion else None
+        latents = encode(model, image, self.schedule, levels, generator=generators, progress=progress, **modes)
+        return [(latent, trajectory) for latent in latents]
 
     def decode(
         self,
-        latent: Tensor,
+        encoded: tuple[Tensor, Trajectory | None],
         batch: Batch,
         network: nn.Module,
         progress: Progress,
@@ -123,7 +130,8 @@ class DdimTranslator(Translator):
     ) -> Tensor:
         """Return the images decoded from a noise level."""
         model, pulled = self.model(network, self.decode_class), guides(guidance, scale, batch, network)
-        modes: dict[str, Any] = {"index_mode": self.index_mode, "clip_mode": self.clip_mode}
+        latent, trajectory = encoded
+        modes: dict[str, Any] = {"index_mode": self.index_mode, "clip_mode": self.clip_mode, "trajectory": trajectory}
         return decode(model, latent, self.schedule, noise_level, pulled, progress=progress, **modes)
 
     def model(self, network: nn.Module, label: int | None) -> Callable[..., Tensor]:

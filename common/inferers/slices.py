@@ -240,7 +240,6 @@ class SlicewiseInferer(PatchwiseInferer):
             if not np.isfinite(number):
                 raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {number}.")
         self.grid, self.threshold, self.default_threshold = grid, threshold, default_threshold
-        self._warned = ""
 
     def size_mm(self, image: Tensor) -> tuple[float, ...]:
         """Return the size of an image's pixels in the slice."""
@@ -252,10 +251,9 @@ class SlicewiseInferer(PatchwiseInferer):
         return ORGANS[self.grid.organ]
 
     def mask_threshold(self, network: nn.Module) -> float:
-        """Return the threshold of masks, and say once what is doubtful about it."""
-        if (warning := self.threshold_warning(network)) and warning != self._warned:
+        """Return the threshold of masks, and say what is doubtful about it."""
+        if warning := self.threshold_warning(network):
             logger.warning(warning)
-            self._warned = warning
         if self.threshold is not None:
             return self.threshold
         fitted = _fitted_threshold(network)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.samplers.ddim import (
+    Trajectory,
     ddim_step,
     decode,
     decoding_levels,
@@ -151,6 +152,49 @@ def test_the_network_is_told_the_step_below_each_level():
 def test_levels_of_three_steps(mode, there, back):
     assert list(encoding_levels(3, mode)) == there
     assert list(decoding_levels(3, mode)) == back
+
+
+@pytest.mark.parametrize("num_inference_steps", [2, 5, 50])
+@pytest.mark.parametrize(("keep", "heun"), [("device", False), ("cpu", True)])
+def test_an_exact_inversion_without_guidance_brings_the_image_back(num_inference_steps, keep, heun):
+    tiny_unet = TinyUNet(torch.float32)
+    schedule = NoiseSchedule(1000, num_inference_steps=num_inference_steps, spacing="trailing")
+    model, image, way = healthy(tiny_unet), tiny_unet.image, Trajectory(keep)
+    latent = encode(model, image, schedule, 1000, heun=heun, trajectory=way)
+    torch.testing.assert_close(decode(model, latent, schedule, 1000, trajectory=way), image, atol=1e-6, rtol=0)
+    assert (decode(model, latent, schedule, 1000) - image).abs().max() > 1e-4
+
+
+def test_of_a_gaussian_an_exact_inversion_changes_what_guidance_changes_and_nothing_else():
+    model, image = gaussian(20)
+    schedule = NoiseSchedule(1000, num_inference_steps=10, spacing="trailing")
+    way = Trajectory()
+    latent = encode(model, image, schedule, 500, trajectory=way)
+    pulled, plain = (decode(model, latent, schedule, 500, guides) for guides in (darker, None))
+    exact = decode(model, latent, schedule, 500, darker, trajectory=way)
+    torch.testing.assert_close(exact - image, pulled - plain)  # the predictor is linear
+    assert (exact - image).abs().min() > 0.01
+
+
+def test_what_is_kept_in_half_precision_brings_the_image_back_nearly(tiny_unet):
+    schedule, way = NoiseSchedule(1000, num_inference_steps=20, spacing="trailing"), Trajectory("bfloat16")
+    latent = encode(healthy(tiny_unet), tiny_unet.image, schedule, 500, trajectory=way)
+    back = decode(healthy(tiny_unet), latent, schedule, 500, trajectory=way)
+    assert (back - tiny_unet.image).abs().max() < 0.02
+    assert back.dtype == tiny_unet.image.dtype
+
+
+def test_an_exact_inversion_keeps_the_levels_that_it_goes_back_by(tiny_unet):
+    way = Trajectory()
+    latent = encode(tiny_unet, tiny_unet.image, NoiseSchedule(1000), 20, "authors", trajectory=way)
+    with pytest.raises(ValueError, match="the way back leaves the levels that were encoded, as with index_mode"):
+        decode(tiny_unet, latent, NoiseSchedule(1000), 20, index_mode="authors", trajectory=way)
+    with pytest.raises(ValueError, match="keep_on must be one of device, cpu, bfloat16, got 'disk'"):
+        Trajectory("disk")
+
+
+def darker(x_t, timesteps):
+    return -torch.ones_like(x_t)
 
 
 @pytest.mark.parametrize("level", [0, -1, 1001])
