@@ -32,6 +32,8 @@ class Recipe(NamedTuple):
         benchmark: settings that ``ci.benchmark`` compares; ``long`` ones take minutes.
         gpu_check: ``settings`` of the inferer at the paper's size, which cost less than the paper's own and find
             something to do in the demonstration, and options of its ``gates``, see ``ci.gpu_check``.
+        no_torchscript: why TorchScript cannot be made of the network without tracing it, where it cannot; the model zoo
+            has a list of such bundles, and the card says so.
         overlays: recipes of overlays, by name.
     """
 
@@ -50,6 +52,7 @@ class Recipe(NamedTuple):
     studies: Mapping[str, Mapping[str, Any]] = {}
     benchmark: Sequence[Mapping[str, Any]] = ()
     gpu_check: Mapping[str, Mapping[str, Any]] = {}
+    no_torchscript: str = ""
     overlays: Mapping[str, Mapping[str, Any]] = {}
 
     def plan(self, name: str) -> dict[str, Any]:

@@ -84,6 +84,10 @@ class NetworkParts(nn.Module):
         output = main(image, **conditions)
         return output[0] if isinstance(output, tuple) else output
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what TorchScript is made of without tracing: the main part alone."""
+        return self.get_submodule(self.main)
+
 
 def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts:
     """Return the container with another network in one place, sharing all others; the given one is left as it is."""

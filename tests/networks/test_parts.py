@@ -17,6 +17,13 @@ class TellsTimesteps(nn.Module):
         return image + timesteps[:, None]
 
 
+class TakesAny(nn.Module):
+    """What TorchScript does not know."""
+
+    def forward(self, *images):
+        return images[0]
+
+
 class Doubles(nn.Module):
     def forward(self, image, timesteps):
         return 2 * image
@@ -147,6 +154,11 @@ def test_weights_of_another_bundle_are_refused_within_a_wrapper(wrap):
     other = wrap(NetworkParts("classifier", classifier=nn.Linear(3, 3)))
     with pytest.raises(RuntimeError, match="these are not weights of this NetworkParts"):
         wrap(container()).load_state_dict(other.state_dict(), strict=False)
+
+
+def test_torchscript_is_made_of_the_main_part_alone():
+    network, image = NetworkParts("organ", organ=nn.Linear(3, 3), diffusion=TakesAny()), torch.rand(4, 3)
+    assert torch.equal(torch.jit.script(network)(image), network(image))
 
 
 def test_a_container_with_another_part_runs_that_part():
