@@ -1,7 +1,6 @@
 """Inference of each bundle from the command line: good files, bad files, several processes, the packed archive."""
 
 import shutil
-import zipfile
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +16,7 @@ from bundle_runs import (
     run_bundle,
 )
 
-from ci.pack_bundle import pack
+from ci.pack_bundle import unpacked
 from common.files import write_text
 
 bundles = pytest.mark.parametrize("bundle", BUNDLES)
@@ -108,11 +107,9 @@ def test_of_two_processes_one_may_have_no_case(bundle, tmp_path):
 @pytest.mark.slow
 @bundles
 def test_the_archive_runs_without_the_repository(bundle, tmp_path):
-    with zipfile.ZipFile(pack(bundle, str(tmp_path / "dist"))) as archive:
-        archive.extractall(tmp_path / "elsewhere")
     assert_done(run_bundle(bundle, "inference", output_dir=tmp_path / "ours"))
-    root = tmp_path / "elsewhere" / bundle
-    assert_done(run_bundle(bundle, "inference", root=root, cwd="/", output_dir=tmp_path / "theirs"))
+    with unpacked(bundle) as root:
+        assert_done(run_bundle(bundle, "inference", root=root, cwd="/", output_dir=tmp_path / "theirs"))
     assert_same(bundle, tmp_path / "ours", tmp_path / "theirs")
 
 
