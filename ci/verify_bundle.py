@@ -1,7 +1,8 @@
 """Check a bundle as the model zoo does, and by our own contract, offline: ``python -m ci.verify_bundle bundles/gdpi``.
 
-Works on a folder in the repository and on an unpacked archive. Every check prints a line; the exit status is 1 if one
-fails.
+Works on a folder in the repository and on an unpacked archive; ``--zoo True`` packs a bundle of the repository, and
+holds what the zoo asks for besides, see ``ci.zoo``, against what the archive unpacks to. Every check prints a line; the
+exit status is 1 if one fails.
 
 To check a bundle is to run it, as its configs are programs. So ``ci.allowed`` reads first what they, ``logging.conf``
 and files of Python say: whatever it does not list is named, and nothing is run. The rest runs code of this collection,
@@ -11,18 +12,19 @@ MONAI, torch and ignite, with arguments that the bundle chooses, such as files t
 import json
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import fire
 import torch
 from jsonschema import Draft202012Validator
-from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
+from monai.bundle import create_workflow, verify_net_in_out
 
 from .allowed import refusals
+from .pack_bundle import unpacked
+from .zoo import RULES, Rule, export
 
 REQUIRED = (
     *(f"configs/{n}.json" for n in ("metadata", "train", "inference", "evaluate", "paper")),
@@ -42,45 +44,41 @@ RESERVED = ("result", "image", "label", "model", "output", "logging")
 """Words of MONAI Label's requests, with which no displayable config may begin."""
 
 
-def verify(bundle: str) -> None:
+def verify(bundle: str, zoo: bool = False) -> None:
     """Run all checks on a bundle.
 
     Args:
         bundle: its folder.
+        zoo: whether to check its archive, by the zoo's rules too; the folder is one of the repository then.
 
     Raises:
         SystemExit: with status 1 if a check fails, at once if the bundle says what it may not.
     """
-    root = Path(bundle).resolve()
-    refused = refusals(root)
-    if refused:
-        print("FAILS what the bundle may run; nothing of it was run", *refused, sep="\n      ")
-        raise SystemExit(1)
-    print("ok    what the bundle may run")
-    sys.dont_write_bytecode = True  # what lies compiled in a bundle is refused
-    sys.path.insert(0, str(root))  # as the zoo's own verification does
-    checks: dict[str, Callable[[Path], None]] = {
-        "files": check_files,
-        "metadata": check_metadata,
-        "weights": check_weights,
-        "inference.json has MONAI's properties": lambda r: check_properties(r, "inference", "infer"),
-        "train.json has MONAI's properties": lambda r: check_properties(r, "train", "train"),
-        "displayable configs": check_displayable,
-        "network takes and gives what the metadata says": check_network,
-        "network exports to TorchScript": check_export,
-    }
-    failed = 0
-    for name, check in checks.items():
-        try:
-            check(root)
-            print(f"ok    {name}")
-        except Exception as error:
-            failed += 1
-            print(f"FAILS {name}: {error}")
-            if os.environ.get("VERBOSE"):
-                traceback.print_exc()
-    if failed:
-        raise SystemExit(1)
+    folder = Path(bundle).resolve()
+    with unpacked(folder.name) if zoo else nullcontext(folder) as root:
+        refused = refusals(root)
+        if refused:
+            print("FAILS what the bundle may run; nothing of it was run", *refused, sep="\n      ")
+            raise SystemExit(1)
+        print("ok    what the bundle may run")
+        sys.dont_write_bytecode = True  # what lies compiled in a bundle is refused
+        sys.path.insert(0, str(root))  # as the zoo's own verification does
+        passed = [held(name, check, root) for name, check in {**CHECKS, **(RULES if zoo else {})}.items()]
+        if not all(passed):
+            raise SystemExit(1)
+
+
+def held(name: str, check: Rule, root: Path) -> bool:
+    """Print in a line whether a bundle passes a check or is excluded from it, and return whether it does not fail."""
+    try:
+        reason = check(root)
+        print(f"excluded {name}: {reason}" if reason else f"ok    {name}")
+        return True
+    except Exception as error:
+        print(f"FAILS {name}: {error}")
+        if os.environ.get("VERBOSE"):
+            traceback.print_exc()
+        return False
 
 
 def settings(root: Path) -> list[str]:
@@ -155,18 +153,20 @@ def check_network(root: Path) -> None:
 
 def check_export(root: Path) -> None:
     """The network with its weights can be traced and saved as TorchScript."""
-    configs = root / "configs"
-    form = _read(configs / "metadata.json")["network_data_format"]["inputs"]["image"]
-    with tempfile.TemporaryDirectory() as folder:
-        ckpt_export(
-            net_id="network_def",
-            filepath=str(Path(folder) / "model.ts"),
-            ckpt_file=str(root / "models" / "model.pt"),
-            meta_file=str(configs / "metadata.json"),
-            config_file=str(configs / "inference.json"),
-            use_trace=True,
-            input_shape=[1, form["num_channels"], *form["spatial_shape"]],
-        )
+    form = _read(root / "configs" / "metadata.json")["network_data_format"]["inputs"]["image"]
+    export(root, use_trace=True, input_shape=[1, form["num_channels"], *form["spatial_shape"]])
+
+
+CHECKS: dict[str, Rule] = {
+    "files": check_files,
+    "metadata": check_metadata,
+    "weights": check_weights,
+    "inference.json has MONAI's properties": lambda root: check_properties(root, "inference", "infer"),
+    "train.json has MONAI's properties": lambda root: check_properties(root, "train", "train"),
+    "displayable configs": check_displayable,
+    "network takes and gives what the metadata says": check_network,
+    "network exports to TorchScript": check_export,
+}
 
 
 def _demand(condition: object, otherwise: str) -> None:
