@@ -1,4 +1,4 @@
-"""What the README and the model cards tell people to type can be typed."""
+"""Cards and README are short, what they name is there, and what they tell people to type can be typed."""
 
 import ast
 import importlib.util
@@ -9,12 +9,26 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from monai.bundle import run
+from PIL import Image
 
+from ci.pictures import MAX_BYTES, MAX_PIXELS
 from ci.study import plans_named
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "bundles").glob("*/docs/README.md"))]
+CARDS = sorted(ROOT.glob("bundles/*/docs/README.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
+PICTURES = [*sorted(ROOT.glob("docs/*.png")), *sorted(ROOT.glob("bundles/*/docs/*.png"))]
+SECTIONS = ["Task", "Authors", "Data", "Performance", "System configuration", "Limitations", "Citation", "References"]
+"""Of a card, in the order of the model zoo."""
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+cards = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.parent.name)
 
 
 def commands(page):
@@ -25,7 +39,7 @@ def commands(page):
 
 
 CASES = [(page, command) for page in PAGES for command in commands(page)]
-ids = [f"{page.parent.parent.name if 'docs' in page.parts else 'README'}: {command[:60]}" for page, command in CASES]
+ids = [f"{name_of(page)}: {command[:60]}" for page, command in CASES]
 
 
 @pytest.mark.parametrize(("page", "command"), CASES, ids=ids)
@@ -39,7 +53,8 @@ def test_a_command_names_what_exists(page, command):
         module = words[2]
         ours = module.startswith(("common.", "ci."))
         assert importlib.util.find_spec(module) is not None, module
-        if ours and "bundles/" not in command and len(words) > 3 and module != "common.data.prepare":
+        named = len(words) > 3 and not words[3].startswith("-")
+        if ours and "bundles/" not in command and named and module != "common.data.prepare":
             there = (ROOT / "bundles" / words[3]).is_dir() or plans_named(words[3])
             assert there or not module.startswith("ci."), words[3]
     if words[0] == "make":
@@ -52,19 +67,60 @@ def test_a_command_names_what_exists(page, command):
         assert options <= known, options - known
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_on_a_page_is_python(page):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         ast.parse(block)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
-def test_links_and_options_of_tables_exist(page):
-    text = page.read_text()
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_and_pictures_of_a_page_exist(page):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
         assert (page.parent / link).exists(), link
-    if page.name == "README.md" and "docs" in page.parts:
-        config = json.loads((page.parent.parent / "configs" / "inference.json").read_text())
-        for row in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE):
-            for key in re.findall(r"`(\w+)`", row):
-                assert key in config, key
+
+
+@cards
+def test_options_of_tables_exist(card):
+    config = json.loads((card.parent.parent / "configs" / "inference.json").read_text())
+    keys = re.findall(r"^\| (`[^|]+) \|", card.with_name("options.md").read_text(), re.MULTILINE)
+    assert keys
+    assert {key for row in keys for key in re.findall(r"`(\w+)`", row)} <= set(config)
+
+
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len((ROOT / "README.md").read_text().split()) <= 1300
+
+
+@cards
+def test_a_card_is_short(card):
+    assert len(card.read_text().split()) <= 1000
+
+
+@cards
+def test_a_card_has_the_sections_of_the_model_zoo_in_its_order(card):
+    assert re.findall(r"^## (.+)$", card.read_text(), re.MULTILINE) == SECTIONS
+
+
+@cards
+def test_a_card_begins_with_a_picture_and_at_most_five_rows_of_results(card):
+    beginning = card.read_text().split("\n## ")[0]
+    assert "](picture.png)" in beginning
+    rows = re.findall(r"^\|[^-].*", beginning, re.MULTILINE)[1:]
+    assert 1 <= len(rows) <= 5
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=name_of)
+def test_a_picture_is_small(picture):
+    assert picture.stat().st_size <= MAX_BYTES
+    assert max(Image.open(picture).size) <= MAX_PIXELS
+
+
+def test_the_citation_names_who_and_what_and_each_paper_of_the_cards():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    for reference in citation["references"]:
+        assert {"type", "title", "authors"} <= set(reference), reference["title"]
+    titles = [reference["title"].lower() for reference in citation["references"]]
+    for card in CARDS:
+        for paper in re.findall(r"^\d\. [^.].*?\. (.+)", card.read_text().split("## References")[1], re.MULTILINE):
+            assert any(title[:30] in paper.lower() for title in titles), paper
