@@ -157,7 +157,7 @@ def _slices(tumour: NDArray[np.bool_]) -> Iterator[int]:
 
 def _strip(caption: str, images: dict[str, NDArray[Any]], mask: NDArray[np.bool_], z: int) -> Picture:
     window = (0.0, float(np.percentile(next(iter(images.values()))[FLAIR], 99.5)))
-    outlines = {"lime": mask[..., z]}
+    outlines = {"label": mask[..., z]}
     panels = [Panel(title, image[FLAIR, ..., z], outlines=outlines, window=window) for title, image in images.items()]
     return Picture(caption, png(panel_grid([panels])))
 

@@ -51,6 +51,7 @@ OPTIONS = {
     "split": Option("str", "list of dataset.json"),
     "title": Option("str", "of the report"),
     "notice": Option("str", "said first in the report"),
+    "all_slices": Option("bool", "also draw every slice with the organ, for the report to leaf through"),
     # how things are run
     "device": Option("device", "of the networks, as cpu, cuda or cuda:1"),
     "seed": Option("int", "of all that is drawn", 0, 2**32 - 1),

@@ -64,12 +64,13 @@ class Detection(Scores):
     """
 
     title = "Detection"
-    headline = (
+    key_metrics = (
         "pixel AP, pooled",
         "Dice at the fitted threshold, pooled",
         "lesion sensitivity (any overlap)",
         "false positive components a scan",
         "image-level AUROC of the map",
+        "image-level AUROC of the classifier",
     )
 
     def __init__(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
@@ -31,6 +32,14 @@ def spacing_mm(image: MetaTensor) -> list[float]:
     """Return the size of a MetaTensor's voxels along right, front and head, mm."""
     oriented: Any = Orientation(axcodes="RAS", labels=None)(image)
     return [float(size) for size in oriented.pixdim]
+
+
+def is_placed(image: MetaTensor) -> bool:
+    """Return whether a file tells how an image lies and how large its pixels are; a slice with no affine does not.
+
+    What is read from a film has ``FILM_AFFINE``, which mirrors and does no more.
+    """
+    return image.ndim > 3 or not np.allclose(np.abs(convert_to_numpy(image.affine)), np.eye(len(image.affine)))
 
 
 class CaseCollector(ABC):

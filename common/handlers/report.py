@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,43 @@ from monai.utils import convert_to_numpy
 from torch.utils.tensorboard import SummaryWriter
 
 from ..metrics.statistics import Row, with_all_columns
-from ..report.figures import CT, Display, overlay_figure, samples_figure, save_png
-from ..report.page import Picture, Section, versions, write_page
-from .output import as_seen, from_all_ranks, spacing_mm
+from ..report.figures import CT, Display, View, overlay_figure, png, samples_figure, save_png
+from ..report.page import (
+    Picture,
+    Section,
+    Stack,
+    Tile,
+    format_cell,
+    seen_from,
+    versions,
+    without_folders,
+    write_page,
+)
+from .output import as_seen, from_all_ranks, is_placed, spacing_mm
 from .scores import Scores
 from .verdict import Searched
 
 logger = logging.getLogger(__name__)
 
 
-SIDES = "Slices are counted from the feet; the patient's right is on the left."
+PLACED = "Slices are counted from the feet; the patient's right (R) is on the left."
+NOT_PLACED = "Orientation and size of pixels unknown: the file does not tell them."
+
+NUM_WORST = 3
+"""Slices of a kind of error that are on the page."""
+
+Worst = tuple[float, str, Picture]
+"""Area of an error, case and picture."""
 
 
 class CaseReport:
-    """Draw each case and write one page of the run.
+    """Draw each case and write one page of the run: what was found first, all else folded.
 
     What the evaluator's inferer has to say of the threshold of the masks, by ``threshold_warning``, stands at the top.
     A case that has no map, no mask or no organ is listed without a picture, with the ``probability`` of each class if
-    the output has that, shape (K,). Beside a case stand the ``remarks`` on its files, see ``list_cases``.
+    the output has that, shape (K,). Beside a case stand the ``remarks`` on its files, see ``list_cases``. Where there
+    are labels, the slices are shown in which most of a lesion is missed, and in which most is wrongly called lesion, both
+    in the organ.
 
     Args:
         output_dir: where ``<case>/<case>_overlay.png`` and ``report.html`` go.
@@ -42,8 +62,9 @@ class CaseReport:
         parameters: shown as a table.
         scores: its tables and curves are shown, if cases have labels.
         failures: cases that could not be done are listed.
-        num_slices: most anomalous slices that are drawn of a case.
+        num_slices: that are drawn of a case.
         display: how they are drawn, see ``report.figures.Display``.
+        all_slices: also draw each slice with the organ as ``<case>/slices/<number>.png``, for the page to leaf through.
         searched: what is said of each case when it is done, see ``Searched``.
     """
 
@@ -57,14 +78,14 @@ class CaseReport:
         failures: Any = None,
         num_slices: int = 4,
         display: Display = CT,
+        all_slices: bool = False,
         searched: Searched = Searched(),  # noqa: B008
     ) -> None:
         self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
         self.scores, self.failures, self.num_slices, self.display = scores, failures, num_slices, display
-        self.searched = searched
-        self.rows: list[Row] = []
-        self._drawn: list[str] = []
+        self.all_slices, self.searched = all_slices, searched
         self._clock = self._seconds = 0.0
+        self._start()
 
     def attach(self, engine: Engine) -> None:
         """Add the handler to an evaluator."""
@@ -75,7 +96,10 @@ class CaseReport:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _start(self) -> None:
-        self.rows, self._drawn = [], []
+        self.rows: list[Row] = []
+        self._drawn: list[tuple[str, bool]] = []
+        self._stacks: list[Stack] = []
+        self._worst: dict[str, list[Worst]] = {"missed": [], "false": []}
 
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -89,8 +113,12 @@ class CaseReport:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = item["case"]
             if is_drawn(output, self.display):
-                save_png(case_figure(case, output, self.num_slices, self.display), self._overlay(case))
-                self._drawn.append(case)
+                view = view_of(output, self.display)
+                save_png(overlay_figure(view, view.slices(self.num_slices), case), self._overlay(case))
+                self._drawn.append((case, view.pixel_mm is not None))
+                self._keep_worst(case, view)
+                if self.all_slices and view.image.shape[2] > 1:
+                    self._stacks.append(self._draw_slices(case, view))
                 measured = _measured(output, self.display)
             else:
                 measured = _probabilities(output)
@@ -107,28 +135,92 @@ class CaseReport:
     def _overlay(self, case: str) -> Path:
         return self.output_dir / case / f"{case}_overlay.png"
 
+    def _draw_slices(self, case: str, view: View) -> Stack:
+        """Draw each slice with the organ beside the page."""
+        shown, files = view.slices(view.image.shape[2]), []
+        for k in shown:
+            figure = overlay_figure(view, [k])
+            files.append(f"{case}/slices/{k:03d}.png")
+            save_png(figure, self.output_dir / files[-1])
+        width, height = figure.get_size_inches()
+        return Stack(f"{case}, slices {shown[0]} to {shown[-1]}", files, width / height)
+
+    def _keep_worst(self, case: str, view: View) -> None:
+        """Keep the slice of a case with most of each error, if no ``NUM_WORST`` other cases have more."""
+        if view.label is None:
+            return
+        errors = {"missed": view.label & ~view.mask, "false": view.mask & ~view.label}
+        for kind, wrong in errors.items():
+            pixels = (wrong & view.organ).sum((0, 1))
+            k, known = int(pixels.argmax()), self._worst[kind]
+            area = float(pixels[k] * np.prod(view.pixel_mm or 1)) / (100 if view.pixel_mm else 1)
+            if area and (len(known) < NUM_WORST or area > known[-1][0]):
+                said = f"{case}, slice {k}: {format_cell(area)} {'cm²' if view.pixel_mm else 'pixels'} {kind}"
+                known.append((area, case, Picture(said, png(overlay_figure(view, [k])))))
+                self._worst[kind] = _worst(known)
+
     def _write(self, engine: Any) -> None:
         rows = sorted(from_all_ranks(self.rows), key=lambda row: row["case"])
-        self._drawn = sorted(from_all_ranks(self._drawn))
+        self._drawn, self._stacks = sorted(from_all_ranks(self._drawn)), from_all_ranks(self._stacks)
+        self._worst = {kind: _worst(from_all_ranks(known)) for kind, known in self._worst.items()}
         failed = dict(from_all_ranks(list(self.failures.reasons.items()) if self.failures else []))
         if idist.get_rank() == 0:
             warn_of = getattr(engine.inferer, "threshold_warning", lambda network: "")
             sections, warning = self._sections(rows, failed), warn_of(engine.network)
-            write_page(self.output_dir / "report.html", self.title, sections, self.notice, warning)
+            tiles = [*_tiles(rows, failed), *(self.scores.tiles() if self.scores else [])]
+            write_page(self.output_dir / "report.html", self.title, sections, self.notice, warning, tiles)
             logger.info(f"report: {self.output_dir / 'report.html'}")
 
     def _sections(self, rows: Sequence[Row], failed: Mapping[str, str]) -> list[Section]:
-        legend = f"{self.display.legend} {SIDES}"
-        pictures = [Picture(case, self._overlay(case).read_bytes()) for case in self._drawn]
-        parameters = [{"parameter": name, "value": str(value)} for name, value in self.parameters.items()]
-        return [
-            Section("Cases", rows=with_all_columns(rows)),
-            Section("Cases that could not be done", rows=[{"case": c, "reason": r} for c, r in failed.items()]),
+        rows = [{k: without_folders(v) if k == "remarks" else v for k, v in row.items()} for row in rows]
+        said = {row["case"]: _said(row) for row in rows}
+        pictures = [Picture(said[case], self._overlay(case).read_bytes()) for case, _ in self._drawn]
+        placed = sorted({PLACED if placed else NOT_PLACED for _, placed in self._drawn})
+        parameters = [
+            {"parameter": name, "value": seen_from(self.output_dir, str(value))}
+            for name, value in self.parameters.items()
+        ]
+        cases = Section("Cases", rows=with_all_columns(rows))
+        folded = [
+            Section("All slices", stacks=sorted(self._stacks, key=lambda stack: stack.caption)),
+            Section("Worst misses", pictures=[picture for _, _, picture in self._worst["missed"]]),
+            Section("Most false", pictures=[picture for _, _, picture in self._worst["false"]]),
+            *([cases] if pictures else []),
             *(self.scores.sections() if self.scores else []),
-            Section(self.display.heading, text=[legend], pictures=pictures) if pictures else Section(""),
             Section("Parameters", rows=parameters),
             Section("Versions", rows=versions()),
         ]
+        failures = [{"case": case, "reason": without_folders(reason)} for case, reason in failed.items()]
+        return [
+            Section("Cases that could not be done", rows=failures),
+            Section("What was found", text=placed, pictures=pictures) if pictures else cases,
+            *(replace(section, folded=True) for section in folded),
+        ]
+
+
+def _worst(known: Sequence[Worst]) -> list[Worst]:
+    return sorted(known, key=lambda one: (-one[0], one[1]))[:NUM_WORST]
+
+
+def _tiles(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Tile]:
+    """Return how many cases were done, and the volumes of organ and mask."""
+    tiles = [Tile("cases", str(len(rows)), f"{len(failed)} could not be done" if failed else "")]
+    for name in ("organ, ml", "mask, ml"):
+        volumes = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
+        if volumes:
+            what, several = name.removesuffix(", ml"), len(volumes) > 1
+            span = f"{format_cell(min(volumes))} to {format_cell(max(volumes))} ml" if several else ""
+            median = f"{format_cell(float(np.median(volumes)))} ml"
+            tiles.append(Tile(f"{what}, median of the cases" if several else what, median, span))
+    return tiles
+
+
+def _said(row: Row) -> str:
+    """Return the caption of a case's picture: what was measured of it, units behind the numbers."""
+    left_out = ("case", "remarks", "seconds of inference")
+    names = {name: name.partition(", ")[::2] for name, value in row.items() if name not in left_out and value == value}
+    numbers = [f"{what} {format_cell(row[name])} {unit}".strip() for name, (what, unit) in names.items()]
+    return f"{row['case']}: {'; '.join(numbers)}"
 
 
 def _measured(output: Mapping[str, Any], display: Display) -> Row:
@@ -185,25 +277,37 @@ def is_drawn(output: Mapping[str, Any], display: Display) -> bool:
     return all(output.get(key) is not None for key in shown)
 
 
-def case_figure(case: str, output: Mapping[str, Any], num_slices: int, display: Display = CT) -> Figure:
-    """Return the slices of a case that its map says most of, see ``overlay_figure``.
+def view_of(output: Mapping[str, Any], display: Display = CT) -> View:
+    """Return a case as it is drawn; without an organ all of it is searched.
 
     Args:
-        case: title of the figure.
         output: of an evaluator, with ``image``, ``mask``, ``organ``, the two that the display names, and perhaps
             ``label``.
-        num_slices: at the most.
         display: see ``CaseReport``.
     """
     arrays = as_seen(output, (display.name, "mask", "organ", "label"))
     arrays |= as_seen(output, ["image"], display.channel)
     translated = len(output[display.version_key]) > display.channel
     arrays |= as_seen(output, [display.version_key], display.channel if translated else 0)
+    seen = {key: np.atleast_3d(array) for key, array in arrays.items()}
+    organ = seen["organ"] > 0
     right, front = spacing_mm(output["mask"])[:2]
-    truth = arrays["label"] > 0 if "label" in arrays else None
-    mask, organ = arrays["mask"] > 0, arrays["organ"] > 0
-    images = (arrays["image"], arrays[display.version_key], arrays[display.name], mask, organ, truth)
-    return overlay_figure(*images, num_slices, case, front / right, display)
+    return View(
+        image=seen["image"],
+        version=seen[display.version_key],
+        scores=seen[display.name],
+        mask=seen["mask"] > 0,
+        organ=organ if organ.any() else np.ones_like(organ),
+        label=seen["label"] > 0 if "label" in seen.keys() & display.words.keys() else None,
+        pixel_mm=(right, front) if is_placed(output["mask"]) else None,
+        display=display,
+    )
+
+
+def case_figure(case: str, output: Mapping[str, Any], num_slices: int, display: Display = CT) -> Figure:
+    """Return slices of a case under its name, see ``View.slices`` and ``view_of``."""
+    view = view_of(output, display)
+    return overlay_figure(view, view.slices(num_slices), case)
 
 
 def write_samples(path: str, real: Any, generated: Any) -> None:

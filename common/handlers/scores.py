@@ -13,7 +13,7 @@ from monai.engines.utils import IterationEvents
 
 from ..files import write_csv
 from ..metrics.statistics import Record, Row, with_all_columns
-from ..report.page import Picture, Section
+from ..report.page import Picture, Section, Tile, format_cell
 from .output import from_all_ranks
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class Scores(ABC):
     title: ClassVar[str]
     """Of the section."""
 
-    headline: ClassVar[Sequence[str]] = ()
-    """Names of the metrics that are said at the end of a run; each group of cases has its own before a colon."""
+    key_metrics: ClassVar[Sequence[str]] = ()
+    """Of the summary, those that are said first, on the page and at the end of the run."""
 
     def __init__(self, output_dir: str | None = None, num_resamples: int = 0) -> None:
         self.output_dir, self.num_resamples = output_dir, num_resamples
@@ -58,6 +58,16 @@ class Scores(ABC):
     def order(self, record: Any) -> tuple[str, ...]:
         """Return by what records are sorted."""
         return (record.case,)
+
+    def tiles(self) -> list[Tile]:
+        """Return the key metrics that have a value, where there are several regions of the first."""
+        found: dict[str, Row] = {}
+        for row in self.rows:
+            for key in self.key_metrics:
+                if row["metric"] == key or row["metric"].endswith(f": {key}"):
+                    found.setdefault(key, row)
+        rows = [found[key] for key in self.key_metrics if key in found and np.isfinite(found[key]["value"])]
+        return [Tile(row["metric"], format_cell(row["value"]), _interval(row)) for row in rows]
 
     def pictures(self) -> Sequence[Picture]:
         """Return the pictures below the summary."""
@@ -82,9 +92,8 @@ class Scores(ABC):
         tables = {name: rows for name, rows in self.tables().items() if rows}
         for name, rows in tables.items():
             write_csv(folder / f"{name}.csv", rows)
-        for row in self.rows:
-            if row["metric"].split(": ")[-1] in self.headline and np.isfinite(row["value"]):
-                logger.info(in_words(row))
+        for tile in self.tiles():
+            logger.info(f"{tile.name}: {tile.value}" + (f" ({tile.note})" if tile.note else ""))
         logger.info(f"tables in {folder}: {', '.join(f'{name}.csv' for name in tables)}")
 
     def sections(self) -> list[Section]:
@@ -119,8 +128,6 @@ class Scores(ABC):
                 self.write(Path(self.output_dir))
 
 
-def in_words(row: Row) -> str:
-    """Return a metric with its interval, if it has one."""
-    interval = [row.get(end, np.nan) for end in ("low", "high")]
-    said = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if np.isfinite(interval).all() else ""
-    return f"{row['metric']}: {row['value']:.3g}{said}"
+def _interval(row: Row) -> str:
+    low, high = row["low"], row["high"]
+    return f"95 % interval {format_cell(low)} to {format_cell(high)}" if np.isfinite([low, high]).all() else ""

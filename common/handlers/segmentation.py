@@ -31,7 +31,7 @@ class SegmentationScores(Scores):
     """
 
     title = "Segmentation"
-    headline = ("Dice in 3-D, mean of patients", "AUROC of the uncertainty for errors")
+    key_metrics = ("Dice in 3-D, mean of patients", "AUROC of the uncertainty for errors")
 
     def examine(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterator[SegmentationRecord]:
         """Yield a record a region."""

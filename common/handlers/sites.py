@@ -53,7 +53,7 @@ class SiteScores(Scores):
     """
 
     title = "Classification"
-    headline = ("accuracy", "AUROC")
+    key_metrics = ("target: AUROC", "target: accuracy", "AUROC", "accuracy")
 
     def __init__(
         self,

@@ -69,7 +69,12 @@ class SynthesisScores(Scores):
     """
 
     title = "Tumours"
-    headline = ("share inside the organ", "contrast, HU", "noise within over around")
+    key_metrics = (
+        "diameter, mm",
+        "contrast, HU",
+        "noise within over around",
+        "AUROC of a classifier, made or real, by grey values",
+    )
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class TumourScores(Scores):
     """
 
     title = "Segmentation"
-    headline = ("DSC", "NSD at 2 mm", f"sensitivity, tumours of at most {EARLY_MM:g} mm", "false positives a scan")
+    key_metrics = ("DSC", "NSD at 2 mm", f"sensitivity, tumours of at most {EARLY_MM:g} mm", "false positives a scan")
 
     def __init__(self, output_dir: str | None = None, num_resamples: int = 0, columns: Sequence[str] = ()) -> None:
         super().__init__(output_dir, num_resamples)

@@ -1,16 +1,26 @@
 """Pictures of maps, curves and comparisons; slices as radiologists see them, the patient's right on the left."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from ..files import write_bytes
 from ..metrics.pixels import Curve
@@ -23,6 +33,33 @@ DISPLAY_WINDOW = (-125.0, 225.0)
 MAP_WINDOW = (0.0, 50.0)
 """Of anomaly maps, HU; that of GDPI's figures."""
 
+OUTLINES: Mapping[str, tuple[str, Any]] = {
+    "frame": ("white", "solid"),
+    "organ": ("#CC79A7", (0, (1, 2))),
+    "mask": ("#F0E442", "solid"),
+    "label": ("#56B4E9", (0, (4, 2.5))),
+}
+"""Colour and style of each kind of outline: colours of Okabe and Ito, which the colour-blind tell apart, and styles for
+print in grey."""
+
+WORDS = MappingProxyType(
+    {"organ": "part that was searched", "mask": "lesion by the mask", "label": "lesion by the label"}
+)
+"""What outlines are called."""
+
+PLANES = MappingProxyType({"axial": "RL", "coronal": "RL", "sagittal": "AP"})
+"""Planes of a volume, across its last, second and first axis, and what lies at the left and at the right of them."""
+
+SCALES_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+"""Lengths of scale bars."""
+
+SMALL = 0.25
+"""A part of a slice that is smaller is shown below the whole slice."""
+
+PANEL_INCHES, HIGHEST_INCHES, GAP_INCHES, BAR_INCHES = 2.6, 3.4, 0.06, 0.75
+"""Width of a panel, and its height at the most, so that no picture is too large for a page; what is between panels, and
+what a colour bar takes."""
+
 
 @dataclass(frozen=True)
 class Display:
@@ -30,32 +67,44 @@ class Display:
 
     Attributes:
         channel: of images that have several.
+        sequence: what that channel is called, as CT or the MR sequence.
         window: intensities shown black and white; None takes the 0.5th and the 99.5th percentile of the image.
+        image_unit: of the intensities.
         map_window: values at the ends of a map's colours.
         unit: of the map.
         name: what the map is called; it is found under this word.
         version: what the image beside it is called.
         version_key: where that is found.
-        version_window: values shown black and white in it; None takes the image's.
-        heading: of the pictures of all cases.
-        legend: of their colours.
+        version_window: values shown black and white in it, which then has no unit; None takes the image's.
+        difference: of that image, show by how much it differs from the image itself, which may be too little to see.
+        words: what outlines are called, by their kind; a label that has no word is not drawn.
     """
 
     channel: int = 0
+    sequence: str = "CT"
     window: tuple[float, float] | None = DISPLAY_WINDOW
+    image_unit: str = "HU"
     map_window: tuple[float, float] = MAP_WINDOW
     unit: str = "HU"
     name: str = "anomaly"
     version: str = "healthy version"
     version_key: str = "healthy"
     version_window: tuple[float, float] | None = None
-    heading: str = "Most anomalous slices"
-    legend: str = "Cyan: the organ that was searched. Yellow: what the mask calls lesion. Lime: lesions by the label."
+    difference: bool = False
+    words: Mapping[str, str] = field(default_factory=lambda: WORDS)
 
     def window_of(self, image: Array) -> tuple[float, float]:
         """Return the intensities of an image that are shown black and white."""
         low, high = self.window or np.percentile(image, [0.5, 99.5])
         return float(low), float(high)
+
+    def shown_version(self, image: Array, version: Array) -> tuple[Array, tuple[float, float]]:
+        """Return what is shown of the image beside the map, and the values black and white in it."""
+        if not self.difference:
+            return version, self.version_window or self.window_of(image)
+        change = version - image
+        largest = float(np.percentile(np.abs(change), 99.5)) or 1.0
+        return change, (-largest, largest)
 
 
 CT = Display()
@@ -70,9 +119,12 @@ class Panel:
         title: above it.
         grey: slice, shape (X, Y), axes to the patient's right and front, or None for a map alone.
         heat: map of the same shape, drawn where it is above 0.
-        outlines: masks by colour.
+        outlines: masks by their kind, see ``OUTLINES``.
         window: values shown black and white.
         heat_window: values at the ends of the map's colours.
+        bar: unit of a colour bar, of the map if there is one, behind the panels that share it; None draws none.
+        sides: letters at its left and right border.
+        pixel_mm: width of a pixel, for a scale bar; None draws none.
     """
 
     title: str = ""
@@ -81,30 +133,83 @@ class Panel:
     outlines: Mapping[str, Array] | None = None
     window: tuple[float, float] = DISPLAY_WINDOW
     heat_window: tuple[float, float] = MAP_WINDOW
+    bar: str | None = None
+    sides: str = ""
+    pixel_mm: float | None = None
+
+    @property
+    def shown(self) -> Any:
+        """The slice, or the map where it is alone."""
+        return self.heat if self.grey is None else self.grey
+
+    @property
+    def colours(self) -> tuple[str | None, tuple[float, float], str]:
+        """What a colour bar shows: unit, values at its ends, and the colours."""
+        (low, high), colours = (self.window, "gray") if self.heat is None else (self.heat_window, "inferno")
+        return self.bar, (low, high), colours
 
 
-def panel_grid(rows: Sequence[Sequence[Panel]], title: str = "", aspect: float = 1.0) -> Figure:
-    """Return a figure of panels.
+def panel_grid(
+    rows: Sequence[Sequence[Panel]], title: str = "", aspect: float = 1.0, words: Mapping[str, str] = WORDS
+) -> Figure:
+    """Return a figure of panels, with a legend of the outlines that are in it.
 
     Args:
         rows: of panels, all of one length.
         title: of the figure.
         aspect: height over width of a pixel.
+        words: what outlines are called, by their kind; others are not in the legend.
     """
-    first: Any = rows[0][0].heat if rows[0][0].grey is None else rows[0][0].grey
-    height = 2.6 * aspect * first.shape[1] / first.shape[0] + 0.3
-    figure = Figure(figsize=(2.6 * len(rows[0]), height * len(rows) + (0.4 if title else 0)), layout="constrained")
-    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-    for line, row in zip(axes, rows, strict=True):
-        for axis, panel in zip(line, row, strict=True):
-            _draw(axis, panel, aspect)
+    kinds = {kind for row in rows for panel in row for kind, mask in (panel.outlines or {}).items() if mask.any()}
+    named = [kind for kind in OUTLINES if kind in kinds & words.keys()]
+    bars = max(len(_bars(row)) for row in rows)
+    shapes = [row[0].shown.shape for row in rows]
+    heights = [min(PANEL_INCHES * aspect * y / x, HIGHEST_INCHES) for x, y in shapes]
+    heads = [0.1 + 0.16 * max(_wrapped(panel.title).count("\n") + 1 for panel in row) for row in rows]
+    width = (PANEL_INCHES + GAP_INCHES) * len(rows[0]) + BAR_INCHES * bars
+    height = sum(heights) + sum(heads) + (0.3 if title else 0) + (0.35 if named else 0.05)
+    figure = Figure(figsize=(width, height))
+
+    def axes_at(left: float, bottom: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+    bottom = height - (0.3 if title else 0)
+    for row, high, head in zip(rows, heights, heads, strict=True):
+        bottom, left, ends = bottom - high - head, GAP_INCHES / 2, _bars(row)
+        for place, panel in enumerate(row):
+            _draw(axes_at(left, bottom, PANEL_INCHES, high), panel, aspect)
+            left += PANEL_INCHES + GAP_INCHES
+            if place in ends:
+                shades = ScalarMappable(Normalize(*panel.colours[1]), panel.colours[2])
+                bar = figure.colorbar(shades, cax=axes_at(left, bottom + 0.1 * high, 0.09, 0.8 * high))
+                bar.set_label(panel.bar or "", fontsize=8)
+                bar.ax.tick_params(labelsize=7)
+                left += BAR_INCHES
     if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
+        figure.suptitle(title, fontsize=10, y=1 - 0.08 / height, va="top", parse_math=False)
+    if named:
+        styles = [OUTLINES[kind] for kind in named]
+        lines = [Line2D([], [], color=colour, linestyle=style, path_effects=HALO) for colour, style in styles]
+        figure.legend(lines, [words[kind] for kind in named], loc="lower center", ncols=len(lines), fontsize=8)
     return figure
 
 
+def _wrapped(title: str) -> str:
+    return "\n".join(textwrap.fill(line, 44) for line in title.split("\n"))
+
+
+def _bars(row: Sequence[Panel]) -> set[int]:
+    """Return which panels a colour bar stands behind: the last ones of those that share it."""
+    behind = {panel.colours: place for place, panel in enumerate(row)}
+    return {place for (unit, *_), place in behind.items() if unit is not None}
+
+
+HALO = (withStroke(linewidth=2.6, foreground="black"),)
+"""Around lines and letters, that they are seen on white and on the bright end of a map."""
+
+
 def _draw(axis: Axes, panel: Panel, aspect: float) -> None:
-    axis.set_title(panel.title, fontsize=8, parse_math=False)  # a case may be called $x
+    axis.set_title(_wrapped(panel.title), fontsize=8, pad=3, parse_math=False)  # a case may be called $x
     axis.axis("off")
     shared: dict[str, Any] = {"origin": "lower", "aspect": aspect, "interpolation": "nearest"}
     if panel.grey is not None:
@@ -113,9 +218,27 @@ def _draw(axis: Axes, panel: Panel, aspect: float) -> None:
         heat, (low, high) = _as_seen(panel.heat), panel.heat_window
         shown = heat if panel.grey is None else np.ma.masked_less_equal(heat, low)
         axis.imshow(shown, cmap="inferno", vmin=low, vmax=high, alpha=None if panel.grey is None else 0.75, **shared)
-    for colour, mask in (panel.outlines or {}).items():
-        if mask.any() and not mask.all():
-            axis.contour(_as_seen(mask.astype(float)), levels=[0.5], colors=[colour], linewidths=0.8)
+    for kind, (colour, style) in OUTLINES.items():
+        mask = (panel.outlines or {}).get(kind)
+        if mask is not None and mask.any() and not mask.all():
+            drawn = {"colors": [colour], "linestyles": [style], "linewidths": 1.3}
+            axis.contour(_as_seen(mask.astype(float)), levels=[0.5], **drawn).set(path_effects=HALO)
+    for letter, place in zip(panel.sides, (0.04, 0.96), strict=False):
+        axis.text(place, 0.5, letter, transform=axis.transAxes, color="white", size=9, ha="center", path_effects=HALO)
+    if panel.pixel_mm is not None:
+        _add_scale(axis, panel.shown.shape[0], panel.pixel_mm)
+
+
+def _add_scale(axis: Axes, pixels: int, pixel_mm: float) -> None:
+    """Draw a bar of a round length, a third of the width at the most."""
+    lengths = [length for length in SCALES_MM if length <= pixels * pixel_mm / 3]
+    if lengths:
+        words = f"{lengths[-1]} mm" if lengths[-1] < 10 else f"{lengths[-1] // 10} cm"
+        style: dict[str, Any] = {"color": "white", "frameon": False, "fontproperties": FontProperties(size=8)}
+        bar = AnchoredSizeBar(axis.transData, lengths[-1] / pixel_mm, words, "lower left", **style)
+        for artist in (*bar.txt_label.get_children(), *bar.size_bar.get_children()):
+            artist.set(path_effects=HALO)
+        axis.add_artist(bar)
 
 
 def _as_seen(image: Array) -> Array:
@@ -123,62 +246,98 @@ def _as_seen(image: Array) -> Array:
     return image.T[:, ::-1]
 
 
-def overlay_figure(
-    image: Array,
-    healthy: Array,
-    anomaly: Array,
-    mask: Array,
-    organ: Array,
-    truth: Array | None = None,
-    num_slices: int = 4,
-    title: str = "",
-    aspect: float = 1.0,
-    display: Display = CT,
-) -> Figure:
-    """Return the slices of a case with the largest sums of the map: image, healthy version, map over image.
+@dataclass(frozen=True)
+class View:
+    """A case as it is drawn, all arrays of shape (X, Y, Z), axes to the patient's right, front and head.
 
-    The organ is outlined in cyan, what the mask calls lesion in yellow, lesions by the label in lime.
-
-    Args:
-        image: shape (X, Y) or (X, Y, Z), axes to the patient's right, front and head.
-        healthy: the same patient without lesions.
-        anomaly: map.
+    Attributes:
+        image: as it was given.
+        version: another one of it, such as the same patient without lesions.
+        scores: map.
         mask: what is called lesion.
         organ: what was searched.
-        truth: what is lesion, if that is known.
-        num_slices: at the most.
-        title: of the figure.
-        aspect: height over width of a pixel.
+        label: what is lesion, if that is known.
+        pixel_mm: size of a pixel, to the right and to the front; None where neither size nor orientation is known.
         display: windows and words.
     """
-    window = display.window_of(image)
-    flat = image.ndim == 2
-    if flat:
-        image, healthy, anomaly, mask, organ = (x[..., None] for x in (image, healthy, anomaly, mask, organ))
-        truth = truth if truth is None else truth[..., None]
-    inside = np.where(organ, np.clip(anomaly, 0, None), 0).sum((0, 1))
-    candidates = np.flatnonzero(organ.any((0, 1)))
-    chosen = np.sort(candidates[np.argsort(-inside[candidates], kind="stable")][:num_slices])
-    box, (low, high) = box_around(organ), display.map_window
-    columns = []
-    for k in chosen:
-        x, h, a, m, o = (v[(*box, k)] for v in (image, healthy, anomaly, mask, organ))
-        known = {"lime": truth[(*box, k)]} if truth is not None else {}
-        columns.append(
-            [
-                Panel("image" if flat else f"slice {k}", x, outlines={"cyan": o, **known}, window=window),
-                Panel(display.version, h, window=display.version_window or window),
-                Panel(
-                    f"{display.name}, {low:g} to {high:g} {display.unit}".rstrip(),
-                    x,
-                    a,
-                    {"yellow": m, **known},
-                    window,
-                    display.map_window,
-                ),
-            ]
-        )
-    return panel_grid([list(row) for row in zip(*columns, strict=True)], title, aspect)
+
+    image: Array
+    version: Array
+    scores: Array
+    mask: Array
+    organ: Array
+    label: Array | None = None
+    pixel_mm: tuple[float, float] | None = None
+    display: Display = CT
+
+    @cached_property
+    def box(self) -> tuple[slice, slice]:
+        """The part of the slices that is shown."""
+        return box_around(self.organ)
+
+    @cached_property
+    def windows(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Values black and white in the image and in the other version."""
+        return self.display.window_of(self.image), self.display.shown_version(self.image, self.version)[1]
+
+    def slices(self, count: int) -> list[int]:
+        """Return slices with the organ, spread over what is called lesion, in the order of the body.
+
+        First come those that show most of the map of lesions that none before them shows, then those with most of the
+        map far from all before.
+
+        Args:
+            count: of slices, at the most.
+        """
+        weight = np.where(self.organ, np.clip(self.scores, 0, None), 0)
+        lesions, number = label(self.mask & self.organ)
+        by_slice = zip(lesions.T, weight.T, strict=True)
+        own = np.array([np.bincount(pieces.ravel(), map_.ravel(), number + 1)[1:] for pieces, map_ in by_slice])
+        left, candidates = own.copy(), np.flatnonzero(self.organ.any((0, 1)))
+        chosen: list[int] = []
+        while len(chosen) < count and left.any():
+            chosen.append(int(left.sum(1).argmax()))
+            left[:, own[chosen[-1]] > 0] = 0
+        most = weight.sum((0, 1))[candidates] + np.finfo(float).tiny
+        while len(chosen) < min(count, len(candidates)):
+            away = np.abs(candidates[:, None] - chosen).min(1) if chosen else 1
+            chosen.append(int(candidates[(most * away).argmax()]))
+        return sorted(chosen)
+
+    def panels(self, k: int) -> list[Panel]:
+        """Return what is drawn of a slice: the whole of it if little is shown below, image, other version, map."""
+        here, (window, version_window) = (*self.box, k), self.windows
+        x, v, a, m, o = (array[here] for array in (self.image, self.version, self.scores, self.mask, self.organ))
+        known = {} if self.label is None else {"label": self.label[here]}
+        show, number = self.display, f"slice {k}" if self.image.shape[2] > 1 else ""
+        words, unit = ", ".join(filter(None, [number, show.sequence])) or "image", show.image_unit
+        sides, scale = ("RL", self.pixel_mm[0]) if self.pixel_mm else ("", None)
+        other, other_unit = show.shown_version(x, v)[0], "" if show.version_window else unit
+        made = [
+            Panel(words, x, None, {"organ": o, **known}, window, bar=unit, sides=sides, pixel_mm=scale),
+            Panel(show.version, other, window=version_window, bar=other_unit, sides=sides),
+            Panel(show.name, x, a, {"mask": m, **known}, window, show.map_window, show.unit, sides),
+        ]
+        frame = np.zeros(self.image.shape[:2], dtype=bool)
+        frame[self.box] = True
+        if frame.mean() < SMALL:
+            whole = Panel("the whole slice", self.image[..., k], None, {"frame": frame}, window)
+            made.insert(0, replace(whole, sides=sides, pixel_mm=scale))
+        return made
+
+
+def overlay_figure(view: View, slices: Sequence[int], title: str = "") -> Figure:
+    """Return slices of a case side by side, or what is drawn of a single one, see ``View.panels``.
+
+    Args:
+        view: of the case.
+        slices: that are drawn.
+        title: of the figure.
+    """
+    drawn = [view.panels(k) for k in slices]
+    right, front = view.pixel_mm or (1.0, 1.0)
+    rows = drawn if len(drawn) == 1 else [list(row) for row in zip(*drawn, strict=True)]
+    return panel_grid(rows, title, front / right, view.display.words)
 
 
 def box_around(organ: Array, margin: int = 8) -> tuple[slice, slice]:
@@ -287,7 +446,7 @@ def samples_figure(real: Array, generated: Array) -> Figure:
         generated: HU, shape (N, X, Y).
     """
     rows = [
-        [Panel(f"{name} {i + 1}", slice_) for i, slice_ in enumerate(slices)]
+        [Panel(f"{name} {i + 1}", slice_, bar="HU") for i, slice_ in enumerate(slices)]
         for name, slices in (("real", real), ("generated", generated))
     ]
     return panel_grid(rows)

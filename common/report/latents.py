@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .figures import Panel, panel_grid
+from .figures import PLANES, Panel, panel_grid
 
 MARKERS = "osD^vP*Xhp<>"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
@@ -82,15 +82,18 @@ def evidence_figure(image: NDArray[Any], evidence: NDArray[Any], title: str) -> 
     """
     evidence = evidence * (image > 0)
     if image.ndim == 2:
-        planes = [("image", image, evidence)]
+        planes = [("image", "", image, evidence)]
     else:
         highest = np.unravel_index(int(evidence.argmax()), evidence.shape)
         middle = highest if evidence.any() else [size // 2 for size in evidence.shape]
-        names = zip((2, 1, 0), ("axial", "coronal", "sagittal"), strict=True)
-        planes = [(name, *(np.take(v, middle[axis], axis) for v in (image, evidence))) for axis, name in names]
+        planes = [
+            (name, sides, *(np.take(v, middle[axis], axis) for v in (image, evidence)))
+            for axis, (name, sides) in zip((2, 1, 0), PLANES.items(), strict=True)
+        ]
     shown: dict[str, Any] = {"window": (0.0, 1.0), "heat_window": (0.2, 1.0)}
+    unit, share = "of the intensity range", "of the map's highest value"
     rows = [
-        [Panel(name, plane, **shown) for name, plane, _ in planes],
-        [Panel("where the network looked", plane, heat, **shown) for _, plane, heat in planes],
+        [Panel(name, plane, bar=unit, sides=sides, **shown) for name, sides, plane, _ in planes],
+        [Panel("where the network looked", x, heat, bar=share, sides=sides, **shown) for _, sides, x, heat in planes],
     ]
     return panel_grid(rows, title)

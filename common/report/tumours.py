@@ -1,16 +1,14 @@
 """Pictures of single tumours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .figures import DISPLAY_WINDOW, Panel, panel_grid
-
-PLANES = ("axial", "coronal", "sagittal")
+from .figures import PLANES, Panel, panel_grid
 
 SIZE_MM, PIXELS = 64.0, 48
 """Of each plane, around the middle of a tumour."""
@@ -83,11 +81,10 @@ def views_figure(views: Sequence[TumourView], titles: Sequence[str] = (), outlin
     """
     rows = []
     for view, title in zip(views, titles or [view.case for view in views], strict=True):
-        marks = [{"yellow": outline} if outlines else {} for outline in view.outline]
-        row = [] if view.before is None else [Panel("before", view.before[0])]
-        for name, plane, mark in zip(PLANES, view.image, marks, strict=True):
-            row.append(Panel(name, plane, outlines=mark, window=DISPLAY_WINDOW))
-        first = row[0]
-        row[0] = Panel(f"{title}\n{first.title}" if title else first.title, first.grey, outlines=first.outlines)
-        rows.append(row)
-    return panel_grid(rows)
+        marks = [{"mask": outline} if outlines else {} for outline in view.outline]
+        row = [] if view.before is None else [Panel("before", view.before[0], sides=PLANES["axial"])]
+        for (name, sides), plane, mark in zip(PLANES.items(), view.image, marks, strict=True):
+            row.append(Panel(name, plane, outlines=mark, sides=sides))
+        row[0] = replace(row[0], title=f"{title}\n{row[0].title}" if title else row[0].title)
+        rows.append([replace(panel, bar="HU", pixel_mm=SIZE_MM / PIXELS) for panel in row])
+    return panel_grid(rows, words={"mask": "the tumour"})

@@ -154,8 +154,8 @@ class DetectionStudy:
             window = display.window_of(case.image)
             z = int(case.truth.sum((0, 1)).argmax())
             here: Any = (*box_around(case.organ, margin=4), z)
-            outlines = {"lime": case.truth[here]}
-            row = [Panel(case.name, case.image[here], outlines={"cyan": case.organ[here], **outlines}, window=window)]
+            outlines = {"label": case.truth[here]}
+            row = [Panel(case.name, case.image[here], outlines={"organ": case.organ[here], **outlines}, window=window)]
             for method in compared:
                 answer = self.answers(method, split, 0)(case)
                 for name, radius in pictured(method, self.radius).items():
@@ -241,7 +241,7 @@ def detection_study(
             Section(f"Scanner {scanner}: {default} by size of the lesion, seed 0", rows=sizes),
             Section(
                 f"Scanner {scanner}: maps of all methods",
-                ["The patients of highest, median and lowest AP by the default settings; lime: lesions."],
+                ["The patients of highest, median and lowest AP by the default settings."],
                 pictures=study.panels(compared, cases, f"testing_{scanner}", found[default][0]),
             ),
         ]

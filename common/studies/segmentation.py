@@ -168,7 +168,7 @@ def segmentation_study(
             ),
             Section(
                 f"Scanner {scanner}: where it is uncertain",
-                ["The patients of highest, median and lowest Dice; lime: tumour; variance of all members."],
+                ["The patients of highest, median and lowest Dice; variance of all members."],
                 pictures=[Picture("", png(panels(display_of(configs), cases, sampled, found[FIRST][0])))],
             ),
         ]
@@ -224,7 +224,7 @@ def panels(
     def row(case: Case) -> Iterator[Panel]:
         z = int(case.truth.sum((0, 1)).argmax())
         here: Any = (*box_around(case.organ, margin=2), z)
-        outlines, window = {"lime": case.truth[here]}, display.window_of(case.image)
+        outlines, window = {"label": case.truth[here]}, display.window_of(case.image)
         yield Panel(case.name, case.image[here], outlines=outlines, window=window)
         for each in sampled:
             members = each.members(case)

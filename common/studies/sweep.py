@@ -103,7 +103,7 @@ def sweep(
         Section("Thresholds", [THRESHOLDS] if masks else [], masks),
         Section(
             f"One slice of {sources[0].largest.case}",
-            ["Above the changed image, below the map; lime: lesions."],
+            ["Above the changed image, below the map."],
             pictures=[
                 Picture(words, png(figure))
                 for source in sources
@@ -253,12 +253,13 @@ def strips(slice_: Slice, settings: Sequence[Setting], display: Display) -> list
     box = box_around(slice_.organ, margin=2)
 
     def strip(chosen: Mapping[str, Setting]) -> Figure:
-        image, lesions = slice_.image[box], {"lime": slice_.truth[box]}
+        image, lesions = slice_.image[box], {"label": slice_.truth[box]}
         above, below = [Panel("image", image, window=window)], [Panel("", image, outlines=lesions, window=window)]
         for title, setting in chosen.items():
-            changed, anomaly = (x[box] for x in slice_.versions[setting])
-            above.append(Panel(title, changed, window=window))
-            below.append(Panel("", image, anomaly, lesions, window, display.map_window))
+            changed, anomaly = slice_.versions[setting]
+            shown, ends = display.shown_version(slice_.image, changed)
+            above.append(Panel(title, shown[box], window=ends))
+            below.append(Panel("", image, anomaly[box], lesions, window, display.map_window))
         return panel_grid([above, below])
 
     made = []

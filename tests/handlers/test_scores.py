@@ -75,6 +75,17 @@ def test_details_stand_between_the_summary_and_the_cases():
     assert [section.title for section in scores.sections()] == ["Brightness", "Details", "Brightness by case"]
 
 
+def test_key_metrics_are_said_first_with_their_interval():
+    class Keyed(Brightness):
+        key_metrics = ("mean", "not measured")
+
+    scores = Keyed(num_resamples=10)
+    run([item("b", patient="x"), item("a")], scores)
+    (tile,) = scores.tiles()
+    assert tile.name == "mean"
+    assert tile.note.startswith("95 % interval")
+
+
 def test_a_second_run_starts_afresh():
     scores = Brightness()
     run([item("b"), item("a")], scores).run()

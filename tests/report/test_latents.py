@@ -34,5 +34,13 @@ def test_evidence_is_drawn_over_the_planes_through_its_highest_voxel(shape, colu
     place = (2, 3, 5)[: len(shape)]
     image[place] = evidence[place] = 1
     figure = evidence_figure(image, evidence, "a case")
-    assert len(figure.axes) == 2 * columns
-    assert all(axis.images[0].get_array().max() == 1 for axis in figure.axes)
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert len(panels) == 2 * columns
+    assert all(axis.images[0].get_array().max() == 1 for axis in panels)
+
+
+def test_planes_of_a_volume_say_what_lies_at_their_sides():
+    image = np.ones((6, 7, 8))
+    axial, coronal, sagittal, *_ = (axis for axis in evidence_figure(image, image, "a").axes if axis.get_title())
+    sides = [[text.get_text() for text in axis.texts] for axis in (axial, coronal, sagittal)]
+    assert sides == [["R", "L"], ["R", "L"], ["A", "P"]]

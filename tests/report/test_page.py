@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 
 from common.report import page
-from common.report.page import Picture, Section, format_cell, versions, write_page
+from common.report.page import (
+    Picture,
+    Section,
+    Stack,
+    Tile,
+    format_cell,
+    in_words,
+    seen_from,
+    versions,
+    without_folders,
+    write_page,
+)
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -42,7 +53,8 @@ def full_section(text):
 @pytest.fixture
 def hostile(tmp_path):
     """A page on which everything that can be called something is called something hostile."""
-    write_page(tmp_path / "report.html", HOSTILE, [full_section(HOSTILE)], notice=HOSTILE, warning=HOSTILE)
+    tiles = [Tile(HOSTILE, HOSTILE, HOSTILE)]
+    write_page(tmp_path / "report.html", HOSTILE, [full_section(HOSTILE)], HOSTILE, HOSTILE, tiles)
     return tmp_path / "report.html"
 
 
@@ -60,7 +72,7 @@ def test_a_page_needs_nothing_beside_it(hostile):
 def test_names_are_text_and_never_markup(hostile):
     reader = read(hostile)
     assert "script" not in reader.tags
-    for tag in ("title", "h1", "h2", "p", "th", "td", "figcaption"):
+    for tag in ("title", "h1", "h2", "p", "th", "td", "dt", "dd", "figcaption"):
         assert HOSTILE in reader.texts[tag]
     assert ("img", "alt", HOSTILE) in reader.attributes
 
@@ -81,6 +93,72 @@ def test_a_table_has_a_heading_and_all_its_rows(tmp_path):
     reader = read(tmp_path / "report.html")
     assert reader.texts["th"] == ["case", "ml"]
     assert reader.texts["td"] == ["a", "1", "b", "2"]
+
+
+def test_columns_that_no_row_fills_are_left_out(tmp_path):
+    rows = [{"case": "a", "ml": np.nan, "site": "", "note": None, "zero": 0}, {"case": "b", "ml": 2.0} | EMPTY]
+    write_page(tmp_path / "report.html", "t", [Section("s", rows=rows)])
+    reader = read(tmp_path / "report.html")
+    assert reader.texts["th"] == ["case", "ml", "zero"]
+    assert reader.texts["td"] == ["a", "–", "0", "b", "2.0", "0"]
+
+
+EMPTY = {"site": "", "note": None, "zero": 0}
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("lesion_ml", "lesion, ml"),
+        ("p95_outside", "95th percentile outside"),
+        ("dice_low", "Dice from (95 %)"),
+        ("hd95_mm", "HD95, mm"),
+        ("mask, % of the organ", "mask, % of the organ"),
+        ("ml", "ml"),
+    ],
+)
+def test_columns_have_names_in_words(column, words):
+    assert in_words(column) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/home/somebody/ct.nii.gz: damaged", "ct.nii.gz: damaged"),
+        ("expected a volume, got '/a/b c/d.nii'.", "expected a volume, got 'b c/d.nii'."),
+        ("3 mm/pixel, cases/a.nii and 1 / 2", "3 mm/pixel, cases/a.nii and 1 / 2"),
+        ("/ct.nii.gz", "ct.nii.gz"),
+    ],
+)
+def test_where_files_lay_is_not_told(text, left):
+    assert without_folders(text) == left
+
+
+def test_a_path_beside_the_folder_of_the_page_is_told_from_there(tmp_path):
+    assert seen_from(tmp_path / "eval", str(tmp_path / "models" / "model.pt")) == "../models/model.pt"
+    assert seen_from(tmp_path / "eval", "/elsewhere/models/model.pt") == "model.pt"
+    assert seen_from("/eval", "/home/somebody/model.pt") == "model.pt"
+    assert seen_from(tmp_path / "eval", "[1, 2]") == "[1, 2]"
+
+
+def test_tiles_stand_above_the_sections(tmp_path):
+    write_page(tmp_path / "report.html", "t", [Section("s", ["text"])], tiles=[Tile("cases", "3", "of 4")])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.index("cases") < text.index(">3<") < text.index("of 4") < text.index("<h2>s")
+
+
+def test_a_folded_section_opens_by_its_heading(tmp_path):
+    write_page(tmp_path / "report.html", "t", [Section("open", ["a"]), Section("shut", ["b"], folded=True)])
+    reader = read(tmp_path / "report.html")
+    assert reader.tags.count("details") == 1
+    assert [tag for tag in reader.tags if tag in ("h2", "summary", "details")] == ["h2", "details", "summary", "h2"]
+
+
+def test_slices_to_leaf_through_lie_beside_the_page(tmp_path):
+    stack = Stack("slices", ["a b#1/slices/000.png", "a b#1/slices/001.png"], 2.5)
+    write_page(tmp_path / "report.html", "t", [Section("s", stacks=[stack])])
+    sources = [value for _, name, value in read(tmp_path / "report.html").attributes if name == "src"]
+    assert sources == ["a%20b%231/slices/000.png", "a%20b%231/slices/001.png"]
 
 
 def test_numbers_are_aligned_and_words_are_not(tmp_path):

@@ -34,5 +34,15 @@ def test_beyond_the_border_of_an_image_there_is_air():
 def test_a_figure_has_a_row_a_tumour_and_the_plane_before_where_that_is_known():
     image, tumour = scene()
     known = view_of("b", image, tumour, (2.0, 2.0, 2.0), before=image)
-    assert len(views_figure([known, known]).axes) == 8
-    assert len(views_figure([view_of("a", image, tumour, (2.0, 2.0, 2.0))]).axes) == 3
+    assert len(panels(views_figure([known, known]))) == 8
+    assert len(panels(views_figure([view_of("a", image, tumour, (2.0, 2.0, 2.0))]))) == 3
+
+
+def panels(figure):
+    return [axis for axis in figure.axes if axis.get_title()]
+
+
+def test_all_planes_have_the_scale_of_a_tumour_view():
+    image, tumour = scene()
+    figure = views_figure([view_of("a", image, tumour, (2.0, 2.0, 2.0))])
+    assert [bar.txt_label.get_text() for axis in panels(figure) for bar in axis.artists] == ["2 cm"] * 3
