@@ -70,7 +70,13 @@ def test_samplers_and_schedulers_need_torch_alone():
         assert {name.split(".")[0] for name in imports_of(path)[1]} <= outside
 
 
-CALLED = {"PIL": "pillow", "ignite": "pytorch-ignite", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+CALLED = {
+    "PIL": "pillow",
+    "mpl_toolkits": "matplotlib",
+    "ignite": "pytorch-ignite",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 """Packages that are imported under another name."""
 
 

@@ -65,6 +65,7 @@ class Detection(Scores):
 
     title = "Detection"
     key_metrics = (
+        "pixel AUROC, pooled",
         "pixel AP, pooled",
         "Dice at the fitted threshold, pooled",
         "lesion sensitivity (any overlap)",

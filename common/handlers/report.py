@@ -39,11 +39,8 @@ logger = logging.getLogger(__name__)
 PLACED = "Slices are counted from the feet; the patient's right (R) is on the left."
 NOT_PLACED = "Orientation and size of pixels unknown: the file does not tell them."
 
-NUM_WORST = 3
-"""Slices of a kind of error that are on the page."""
-
-Worst = tuple[float, str, Picture]
-"""Area of an error, case and picture."""
+Worst = tuple[float, Picture]
+"""Area of an error and its picture."""
 
 
 class CaseReport:
@@ -52,8 +49,7 @@ class CaseReport:
     What the evaluator's inferer has to say of the threshold of the masks, by ``threshold_warning``, stands at the top.
     A case that has no map, no mask or no organ is listed without a picture, with the ``probability`` of each class if
     the output has that, shape (K,). Beside a case stand the ``remarks`` on its files, see ``list_cases``. Where there
-    are labels, the slices are shown in which most of a lesion is missed, and in which most is wrongly called lesion, both
-    in the organ.
+    are labels, the two slices are shown in which most lesion is missed, and most is falsely called so, in the organ.
 
     Args:
         output_dir: where ``<case>/<case>_overlay.png`` and ``report.html`` go.
@@ -99,7 +95,7 @@ class CaseReport:
         self.rows: list[Row] = []
         self._drawn: list[tuple[str, bool]] = []
         self._stacks: list[Stack] = []
-        self._worst: dict[str, list[Worst]] = {"missed": [], "false": []}
+        self._worst: dict[str, list[Worst]] = {"missed": [], "false": []}  # none or one of this process
 
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -146,23 +142,23 @@ class CaseReport:
         return Stack(f"{case}, slices {shown[0]} to {shown[-1]}", files, width / height)
 
     def _keep_worst(self, case: str, view: View) -> None:
-        """Keep the slice of a case with most of each error, if no ``NUM_WORST`` other cases have more."""
+        """Keep the slice of a case with most of each error, if no other case has more."""
         if view.label is None:
             return
         errors = {"missed": view.label & ~view.mask, "false": view.mask & ~view.label}
         for kind, wrong in errors.items():
             pixels = (wrong & view.organ).sum((0, 1))
-            k, known = int(pixels.argmax()), self._worst[kind]
+            k = int(pixels.argmax())
             area = float(pixels[k] * np.prod(view.pixel_mm or 1)) / (100 if view.pixel_mm else 1)
-            if area and (len(known) < NUM_WORST or area > known[-1][0]):
+            if area > max((known for known, _ in self._worst[kind]), default=0):
                 said = f"{case}, slice {k}: {format_cell(area)} {'cm²' if view.pixel_mm else 'pixels'} {kind}"
-                known.append((area, case, Picture(said, png(overlay_figure(view, [k])))))
-                self._worst[kind] = _worst(known)
+                self._worst[kind] = [(area, Picture(said, png(overlay_figure(view, [k]))))]
 
     def _write(self, engine: Any) -> None:
         rows = sorted(from_all_ranks(self.rows), key=lambda row: row["case"])
         self._drawn, self._stacks = sorted(from_all_ranks(self._drawn)), from_all_ranks(self._stacks)
-        self._worst = {kind: _worst(from_all_ranks(known)) for kind, known in self._worst.items()}
+        for kind, known in self._worst.items():
+            self._worst[kind] = sorted(from_all_ranks(known), key=lambda one: one[0])
         failed = dict(from_all_ranks(list(self.failures.reasons.items()) if self.failures else []))
         if idist.get_rank() == 0:
             warn_of = getattr(engine.inferer, "threshold_warning", lambda network: "")
@@ -181,10 +177,11 @@ class CaseReport:
             for name, value in self.parameters.items()
         ]
         cases = Section("Cases", rows=with_all_columns(rows))
+        worst = {kind: [known[-1][1]] if known else [] for kind, known in self._worst.items()}
         folded = [
             Section("All slices", stacks=sorted(self._stacks, key=lambda stack: stack.caption)),
-            Section("Worst misses", pictures=[picture for _, _, picture in self._worst["missed"]]),
-            Section("Most false", pictures=[picture for _, _, picture in self._worst["false"]]),
+            Section("Worst miss", pictures=worst["missed"]),
+            Section("Most false", pictures=worst["false"]),
             *([cases] if pictures else []),
             *(self.scores.sections() if self.scores else []),
             Section("Parameters", rows=parameters),
@@ -196,10 +193,6 @@ class CaseReport:
             Section("What was found", text=placed, pictures=pictures) if pictures else cases,
             *(replace(section, folded=True) for section in folded),
         ]
-
-
-def _worst(known: Sequence[Worst]) -> list[Worst]:
-    return sorted(known, key=lambda one: (-one[0], one[1]))[:NUM_WORST]
 
 
 def _tiles(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Tile]:

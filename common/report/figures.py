@@ -53,6 +53,9 @@ PLANES = MappingProxyType({"axial": "RL", "coronal": "RL", "sagittal": "AP"})
 SCALES_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Lengths of scale bars."""
 
+HARDLY = 0.02
+"""Share of a map's colours that is not drawn, so that next to nothing does not darken the slice below it."""
+
 SMALL = 0.25
 """A part of a slice that is smaller is shown below the whole slice."""
 
@@ -118,7 +121,7 @@ class Panel:
     Attributes:
         title: above it.
         grey: slice, shape (X, Y), axes to the patient's right and front, or None for a map alone.
-        heat: map of the same shape, drawn where it is above 0.
+        heat: map of the same shape, over a slice drawn where it is above ``HARDLY``.
         outlines: masks by their kind, see ``OUTLINES``.
         window: values shown black and white.
         heat_window: values at the ends of the map's colours.
@@ -143,6 +146,12 @@ class Panel:
         return self.heat if self.grey is None else self.grey
 
     @property
+    def drawn(self) -> dict[str, Array]:
+        """The masks that have an outline, in the order in which they are drawn."""
+        masks = self.outlines or {}
+        return {kind: masks[kind] for kind in OUTLINES if kind in masks and 0 < masks[kind].mean() < 1}
+
+    @property
     def colours(self) -> tuple[str | None, tuple[float, float], str]:
         """What a colour bar shows: unit, values at its ends, and the colours."""
         (low, high), colours = (self.window, "gray") if self.heat is None else (self.heat_window, "inferno")
@@ -160,7 +169,7 @@ def panel_grid(
         aspect: height over width of a pixel.
         words: what outlines are called, by their kind; others are not in the legend.
     """
-    kinds = {kind for row in rows for panel in row for kind, mask in (panel.outlines or {}).items() if mask.any()}
+    kinds = {kind for row in rows for panel in row for kind in panel.drawn}
     named = [kind for kind in OUTLINES if kind in kinds & words.keys()]
     bars = max(len(_bars(row)) for row in rows)
     shapes = [row[0].shown.shape for row in rows]
@@ -216,13 +225,12 @@ def _draw(axis: Axes, panel: Panel, aspect: float) -> None:
         axis.imshow(_as_seen(panel.grey), cmap="gray", vmin=panel.window[0], vmax=panel.window[1], **shared)
     if panel.heat is not None:
         heat, (low, high) = _as_seen(panel.heat), panel.heat_window
-        shown = heat if panel.grey is None else np.ma.masked_less_equal(heat, low)
+        shown = heat if panel.grey is None else np.ma.masked_less_equal(heat, low + HARDLY * (high - low))
         axis.imshow(shown, cmap="inferno", vmin=low, vmax=high, alpha=None if panel.grey is None else 0.75, **shared)
-    for kind, (colour, style) in OUTLINES.items():
-        mask = (panel.outlines or {}).get(kind)
-        if mask is not None and mask.any() and not mask.all():
-            drawn = {"colors": [colour], "linestyles": [style], "linewidths": 1.3}
-            axis.contour(_as_seen(mask.astype(float)), levels=[0.5], **drawn).set(path_effects=HALO)
+    for kind, mask in panel.drawn.items():
+        colour, style = OUTLINES[kind]
+        drawn: dict[str, Any] = {"colors": [colour], "linestyles": [style], "linewidths": 1.3}
+        axis.contour(_as_seen(mask.astype(float)), levels=[0.5], **drawn).set(path_effects=HALO)
     for letter, place in zip(panel.sides, (0.04, 0.96), strict=False):
         axis.text(place, 0.5, letter, transform=axis.transAxes, color="white", size=9, ha="center", path_effects=HALO)
     if panel.pixel_mm is not None:

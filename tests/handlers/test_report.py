@@ -167,12 +167,12 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path):
         assert words in text
 
 
-def test_the_slices_with_most_missed_and_most_false_are_shown(tmp_path):
+def test_the_slice_with_most_missed_and_the_one_with_most_false_are_shown(tmp_path):
     found, missed = item("found"), item("missed", score=5.0)
     false = item("false", lesions=0)
     run([found, missed, false], CaseReport(str(tmp_path), "Title", num_slices=1))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    misses, false = text[text.index("Worst misses") :].split("Most false")
+    misses, false = text[text.index("Worst miss") :].split("Most false")
     assert "missed, slice 2: 0.24 cm² missed" in misses
     assert "false, slice 2: 0.24 cm² false" in false
     assert "found, slice" not in text

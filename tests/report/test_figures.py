@@ -78,8 +78,8 @@ def test_a_mask_without_a_border_has_no_outline(mask):
     assert outlines(axis) == []
 
 
-def test_a_map_is_transparent_where_it_is_not_above_zero():
-    heat = np.array([[0.0, -5.0], [0.1, 60.0]])
+def test_a_map_is_transparent_where_it_is_next_to_nothing():
+    heat = np.array([[0.9, -5.0], [1.1, 60.0]])
     (axis,) = panel_grid([[Panel(grey=np.zeros((2, 2)), heat=heat)]]).axes
     grey, shown = axis.images
     assert grey.get_clim() == (-125, 225)
@@ -169,7 +169,8 @@ def test_the_legend_names_what_is_drawn_and_nothing_else():
     assert legend(overlay_figure(case(), [4])) == ["part that was searched", "lesion by the mask"]
     known = case(label=case().mask)
     assert legend(overlay_figure(known, [4]))[2:] == ["lesion by the label"]
-    assert legend(panel_grid([[Panel(grey=np.zeros((8, 8)))]])) == []
+    everywhere = np.ones((8, 8), dtype=bool)  # has no border to draw
+    assert legend(panel_grid([[Panel(grey=np.zeros((8, 8)), outlines={"organ": everywhere})]])) == []
 
 
 def test_every_row_has_a_colour_bar_with_its_unit():
