@@ -31,9 +31,7 @@ def runs(monkeypatch):
 
 def test_inference_is_the_run_that_is_printed_and_ends_as_it_does(runs, capsys):
     assert main(["infer", NAME, "ct.nii.gz", "-o", "out"]) == 3
-    said = (
-        "-m monai.bundle run --config_file=bundles/gdpi/configs/inference.json --output_dir=out --dataset_dir=ct.nii.gz"
-    )
+    said = f"-m monai.bundle run --config_file={CONFIGS}/inference.json --output_dir=out --dataset_dir=ct.nii.gz"
     assert runs == [[sys.executable, *said.split()]]
     assert capsys.readouterr().out == f"python {said}\n"
 
