@@ -29,12 +29,7 @@ from .zoo import RULES, Rule, export
 REQUIRED = (
     *(f"configs/{n}.json" for n in ("metadata", "train", "inference", "evaluate", "paper")),
     *(f"configs/multi_gpu_{n}.json" for n in ("train", "inference")),
-    *(
-        "configs/logging.conf",
-        "docs/README.md",
-        "docs/data_license.txt",
-        "LICENSE",
-    ),
+    *("configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LICENSE"),
 )
 OWN_FILES = (("models", "model.pt"), ("demo", "dataset.json"))
 """What the bundle has, and in a folder of its own each overlay that runs at once."""

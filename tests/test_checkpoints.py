@@ -147,10 +147,7 @@ def test_all_parts_are_loaded(tmp_path):
             {"organ__weight": torch.ones(2, 2, dtype=torch.int64)},
             "expected organ.weight to hold floating numbers, got torch.int64",
         ),
-        (
-            {"organ__bias": torch.tensor([True, False])},
-            "expected organ.bias to hold floating numbers, got torch.bool",
-        ),
+        ({"organ__bias": torch.tensor([True, False])}, "expected organ.bias to hold floating numbers, got torch.bool"),
     ],
     ids=["other size", "missing", "unknown", "nan", "infinite", "whole numbers", "booleans"],
 )

@@ -124,12 +124,7 @@ def write_bundle(folder):
             "_target_": "common.networks.parts.NetworkParts",
             "main": "diffusion",
             "organ": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2},
-            "diffusion": {
-                "_target_": "DiffusionModelUNet",
-                "channels": "@channels",
-                "num_head_channels": 4,
-                **SIZES,
-            },
+            "diffusion": {"_target_": "DiffusionModelUNet", "channels": "@channels", "num_head_channels": 4, **SIZES},
         },
     }
     (folder / "inference.json").write_text(json.dumps(config))

@@ -39,7 +39,8 @@ def root(unpacked):
 @bundles
 def test_an_archive_keeps_the_rules_of_files_and_metadata(bundle, unpacked):
     root = unpacked(bundle)
-    for rule in (zoo.check_sizes, zoo.check_json, zoo.check_texts, zoo.check_name, zoo.check_packages):
+    rules = (zoo.check_sizes, zoo.check_json, zoo.check_texts, zoo.check_name, zoo.check_packages)
+    for rule in (*rules, zoo.check_card, zoo.check_tensorrt):
         rule(root)
 
 

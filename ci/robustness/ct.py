@@ -166,11 +166,7 @@ FILES = [
     refused("wrong magic", UNREADABLE, patched(BARE, magic=b"xyz")),
     refused("header larger than the file", UNREADABLE, patched(BARE, dim=dim(56, 52, 600))),
     refused("header larger than any scan", "expected at most", patched(BARE, dim=dim(*[32767] * 3))),
-    warned(
-        "header smaller than the file",
-        "goes on after",
-        patched(BARE, beyond(BARE, 2, 0, 2), dim=dim(56, 52, 2)),
-    ),
+    warned("header smaller than the file", "goes on after", patched(BARE, beyond(BARE, 2, 0, 2), dim=dim(56, 52, 2))),
     refused("negative size", UNREADABLE, patched(BARE, dim=dim(56, -52, 4))),
     refused("size of zero", "expected a slice or a volume", patched(BARE, dim=dim(56, 0, 4))),
     refused("no axes at all", "expected", patched(BARE, dim=[0] * 8)),
@@ -283,9 +279,7 @@ VALUES = [
     warned("fat everywhere", "unlike soft tissue", nifti(CT.changed(lambda v: np.where(v > -500, v / 9 - 200, v)))),
     warned("bone everywhere", "unlike soft tissue", nifti(CT.changed(lambda v: np.where(v > -500, v + 500, v)))),
     warned(
-        "cropped to the liver, nothing below 0",
-        "nothing in it is below 0",
-        nifti(around_the_liver(-6).changed(np.abs)),
+        "cropped to the liver, nothing below 0", "nothing in it is below 0", nifti(around_the_liver(-6).changed(np.abs))
     ),
     right("cropped to the liver", nifti(around_the_liver(2))),
     right("cropped, without air", nifti(beyond(beyond(CT, 0, 14, 42), 1, 14, 38))),

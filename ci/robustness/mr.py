@@ -140,9 +140,7 @@ INPUTS = [
         "one sequence of other slices", "expected the grid of", beside(only("flair").changed(lambda v: v[..., 1:]))
     ),
     refused(
-        "one sequence half a voxel off",
-        "expected the affine of",
-        beside(only("flair").at(moved(0.5, affine=AFFINE))),
+        "one sequence half a voxel off", "expected the affine of", beside(only("flair").at(moved(0.5, affine=AFFINE)))
     ),
     refused("one sequence stored as LPS", "expected the affine of", beside(only("flair").turned("LPS"))),
     refused("one sequence constant", "the same value 0 everywhere", with_flair(lambda v: 0 * v)),

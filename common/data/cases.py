@@ -29,15 +29,7 @@ from .checks import (
 from .dicom import read_series, series_in
 from .listing import found_items
 from .names import check_name, twins_of
-from .reading import (
-    FILM_AFFINE,
-    affine_of,
-    is_film,
-    read_film,
-    read_image,
-    read_nifti,
-    unusual_header,
-)
+from .reading import FILM_AFFINE, affine_of, is_film, read_film, read_image, read_nifti, unusual_header
 
 logger = logging.getLogger(__name__)
 
@@ -252,10 +244,7 @@ def _check_ct(images: Sequence[Path], item: Mapping[str, Any], sequences: Any, v
 
 
 def _check_mr(
-    images: Sequence[Path],
-    item: Mapping[str, Any],
-    sequences: Sequence[str] | None,
-    voxel_mm: Sequence[float] | None,
+    images: Sequence[Path], item: Mapping[str, Any], sequences: Sequence[str] | None, voxel_mm: Sequence[float] | None
 ) -> Checked:
     """Check sequences, in as many files or in one."""
     expected = ("an image",) if sequences is None else sequences

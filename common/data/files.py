@@ -63,9 +63,7 @@ class FitCased(Transform):
     """
 
     def __init__(
-        self,
-        label_values: Mapping[str, str] | None = None,
-        organ_labels: int | Sequence[int] | None = None,
+        self, label_values: Mapping[str, str] | None = None, organ_labels: int | Sequence[int] | None = None
     ) -> None:
         self.label_values, self.organ_labels = label_values, organ_labels
 

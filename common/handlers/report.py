@@ -18,17 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..metrics.statistics import Row, with_all_columns
 from ..report.figures import CT, Display, View, overlay_figure, png, samples_figure, save_png
-from ..report.page import (
-    Picture,
-    Section,
-    Stack,
-    Tile,
-    format_cell,
-    seen_from,
-    versions,
-    without_folders,
-    write_page,
-)
+from ..report.page import Picture, Section, Stack, Tile, format_cell, seen_from, versions, without_folders, write_page
 from .output import as_seen, from_all_ranks, is_placed, spacing_mm
 from .scores import Scores
 from .verdict import Searched

@@ -103,12 +103,7 @@ class DdimTranslator(Translator):
         return self.decode(encoded, batch, network, progress, self.noise_level, self.guidance, self.guidance_scale)
 
     def encode(
-        self,
-        batch: Batch,
-        network: nn.Module,
-        generators: Generators,
-        progress: Progress,
-        noise_levels: Sequence[int],
+        self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress, noise_levels: Sequence[int]
     ) -> list[tuple[Tensor, Trajectory | None]]:
         """Return the images encoded up to each of several noise levels, on one way, with what is kept of it."""
         model = self.model(network, self.encode_class)

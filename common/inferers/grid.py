@@ -91,11 +91,7 @@ class Grid:
         self.margin = 0 if pixel_mm is None else margin
 
     def view(
-        self,
-        volume: Tensor,
-        pixel_mm: tuple[float, float],
-        find_organ: Callable[[Tensor], Tensor],
-        more: str = "",
+        self, volume: Tensor, pixel_mm: tuple[float, float], find_organ: Callable[[Tensor], Tensor], more: str = ""
     ) -> View:
         """Return an image on the network's grid, and its organ.
 

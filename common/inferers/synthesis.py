@@ -352,11 +352,7 @@ class SynthesisInferer(PatchwiseInferer):
             seeds: of each image, instead of the inferer's.
         """
         masks = torch.stack([tumours.any(0) for tumours in wanted])
-        shown = [
-            (scale_hu(images, self.window), -1.0),
-            (masks.to(images), 0.0),
-            ((organs & ~masks).to(images), 0.0),
-        ]
+        shown = [(scale_hu(images, self.window), -1.0), (masks.to(images), 0.0), ((organs & ~masks).to(images), 0.0)]
         change = torch.zeros_like(images)
         for synthesiser in dict.fromkeys(self.synthesisers[size] for size in sizes):
             own = [index for index, size in enumerate(sizes) if self.synthesisers[size] is synthesiser]

@@ -136,12 +136,7 @@ class TranslationInferer(SlicewiseInferer):
         return self.examine_versions(volume, pixel_mm, network, translate, self.translator.num_steps)[0]
 
     def examine_versions(
-        self,
-        volume: Tensor,
-        pixel_mm: tuple[float, float],
-        network: nn.Module,
-        translate: Translate,
-        num_steps: int,
+        self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module, translate: Translate, num_steps: int
     ) -> list[Tensor]:
         """Return what ``examine`` does for each version of a translation.
 

@@ -33,10 +33,7 @@ class LesionRecord:
 
 
 def examine_lesions(
-    anomaly: NDArray[np.floating],
-    mask: NDArray[np.bool_],
-    truth: NDArray[np.bool_],
-    spacing_mm: Sequence[float],
+    anomaly: NDArray[np.floating], mask: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: Sequence[float]
 ) -> LesionRecord:
     """Return which lesions of a case are found; lesions are components that touch by face, edge or corner.
 

@@ -97,12 +97,7 @@ class ResidualGenerator(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 2,
-        width: int = 64,
-        num_blocks: int = 6,
-        additive: bool = False,
+        self, in_channels: int = 1, num_classes: int = 2, width: int = 64, num_blocks: int = 6, additive: bool = False
     ) -> None:
         super().__init__()
         self.num_classes, self.additive = num_classes, additive

@@ -67,9 +67,7 @@ class InceptionResNetV1(nn.Module):
         self.high = nn.Sequential(
             *(
                 Residual(
-                    [self.path(256, (32, 1), *[(32, 3)] * depth) for depth in range(3)],
-                    self.projection(96, 256),
-                    0.17,
+                    [self.path(256, (32, 1), *[(32, 3)] * depth) for depth in range(3)], self.projection(96, 256), 0.17
                 )
                 for _ in range(first)
             ),

@@ -338,14 +338,7 @@ def _write_brain(folder: Path, split: str, site: str, diseased: bool, seed: int)
 
 
 def _write_patient(
-    folder: Path,
-    phantom: Phantom,
-    split: str,
-    number: int,
-    scanner: str,
-    healthy: bool,
-    twins: bool,
-    both_labels: bool,
+    folder: Path, phantom: Phantom, split: str, number: int, scanner: str, healthy: bool, twins: bool, both_labels: bool
 ) -> dict[str, Any]:
     """Write a patient and return the item."""
     draw = partial(phantom.draw, SPLITS[split] + number, phantom.shape, phantom.spacing, scanner)

@@ -64,11 +64,9 @@ def encoding_levels(num_steps: int, index_mode: str = "paper") -> range:
         ValueError: for another mode.
     """
     _expect("index_mode", index_mode, INDEX_MODES)
-    return {
-        "paper": range(num_steps + 1),
-        "paired": range(1, num_steps + 2),
-        "authors": range(2, num_steps + 2),
-    }[index_mode]
+    return {"paper": range(num_steps + 1), "paired": range(1, num_steps + 2), "authors": range(2, num_steps + 2)}[
+        index_mode
+    ]
 
 
 def decoding_levels(num_steps: int, index_mode: str = "paper") -> range:

@@ -255,8 +255,7 @@ def explanation(num_patients: int, num_seeds: int, lesion_slices_only: bool) -> 
         f"{num_patients} patients, never trained on; all pixels of the organ pooled; mean of {num_seeds} seeds where a "
         "method draws; 95 % intervals over patients. A difference is that of the first row minus this one, patients "
         "drawn alike. Thresholds of 'dice' were fitted on validation patients of scanner a."
-        + " Slices without lesions do not count."
-        * lesion_slices_only
+        f"{' Slices without lesions do not count.' if lesion_slices_only else ''}"
     )
 
 

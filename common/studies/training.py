@@ -15,16 +15,7 @@ from ..checkpoints import read_data, read_weights, save_atomically
 from ..files import read_csv, write_csv
 from ..metrics.classification import ClassRecord, class_statistics, examine_class
 from ..metrics.intervals import with_interval
-from ..metrics.statistics import (
-    Record,
-    Row,
-    Statistic,
-    difference,
-    mean_of,
-    mean_of_cases,
-    mean_of_column,
-    within,
-)
+from ..metrics.statistics import Record, Row, Statistic, difference, mean_of, mean_of_cases, mean_of_column, within
 from ..metrics.tumours import tumour_statistics
 from ..metrics.twins import TWIN_TITLES, twin_statistics
 from ..paths import bundle_root
@@ -229,7 +220,7 @@ def _trained_and_tried(
     for test in dict.fromkeys(test for arm in arms for test in arm.tests):
         for epoch in ["", LAST] if plan.last else [""]:
             found = {
-                arm.name + epoch: [
+                f"{arm.name}{epoch}": [
                     plan.measured.records(folder_of(folder, arm.name, seed) / f"{test}{epoch}")
                     for seed in seeds[arm.name]
                 ]

@@ -30,6 +30,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import Compose
 from monai.utils import ensure_tuple, set_determinism
 from torch import nn
+from torch.optim import Optimizer
 
 from ..checkpoints import load_parts, parts_of, read_data, read_weights, save_on_rank_0
 from ..files import locked
@@ -456,13 +457,7 @@ class WarmUpCosineLR(torch.optim.lr_scheduler.LambdaLR):
         warm_up: epochs that it rises for.
     """
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        T_max: int,  # noqa: N803
-        eta_min: float = 0.0,
-        warm_up: int = 0,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, warm_up: int = 0) -> None:  # noqa: N803
         lowest = eta_min / optimizer.defaults["lr"]
 
         def share(epoch: int) -> float:

@@ -15,12 +15,7 @@ class UntrackedCompose(Compose):
     """
 
     def __call__(
-        self,
-        input_: Any,
-        start: int = 0,
-        end: int | None = None,
-        threading: bool = False,
-        lazy: bool | None = None,
+        self, input_: Any, start: int = 0, end: int | None = None, threading: bool = False, lazy: bool | None = None
     ) -> Any:
         """Return what comes out; see MONAI."""
         last = len(self.transforms) if end is None else end

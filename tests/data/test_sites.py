@@ -7,14 +7,7 @@ import pytest
 
 from common.data.cases import list_cases
 from common.data.listing import found_items
-from common.data.sites import (
-    cases_of_split,
-    items_of_bids,
-    items_of_table,
-    redraw,
-    split_within_cells,
-    write_sites,
-)
+from common.data.sites import cases_of_split, items_of_bids, items_of_table, redraw, split_within_cells, write_sites
 
 HEADER = "image,site,image_label,patient,split\n"
 

@@ -72,7 +72,7 @@ def test_the_page_shows_where_vectors_lie_and_what_sites_look_like():
     run(CASES, scores)
     titles = [section.title for section in scores.sections() if section.rows or section.pictures]
     assert titles == [
-        *("Classification", "Where the vectors lie", "Intensities of the sites", "Classification by case"),
+        *("Classification", "Where the vectors lie", "Intensities of the sites", "Classification by case")
     ]
 
 

@@ -49,10 +49,7 @@ def test_noise_levels_outside_the_schedule_are_refused(network):
         ddim(noise_level=101)(brain(), network)
 
 
-@pytest.mark.parametrize(
-    ("steps", "index_mode", "below"),
-    [(1, "paper", 0), (1, "paired", 0), (2, "authors", 1)],
-)
+@pytest.mark.parametrize(("steps", "index_mode", "below"), [(1, "paper", 0), (1, "paired", 0), (2, "authors", 1)])
 def test_a_noise_level_below_which_no_step_is_made_is_refused(steps, index_mode, below):
     schedule = NoiseSchedule(100, num_inference_steps=steps, spacing="trailing")
     reason = rf"got none: of {steps} steps \(num_inference_steps\) {below} lie below noise_level 50 .*{index_mode}"

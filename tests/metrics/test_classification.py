@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from common.metrics.classification import (
-    class_statistics,
-    examine_class,
-    groups_of,
-    reliability,
-    summarise_classes,
-)
+from common.metrics.classification import class_statistics, examine_class, groups_of, reliability, summarise_classes
 
 RNG = np.random.default_rng(0)
 

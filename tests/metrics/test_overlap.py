@@ -41,11 +41,7 @@ def test_what_is_not_there_has_no_dice_and_what_is_missed_has_no_distance():
 
 
 NSD = json.loads((Path(__file__).parents[1] / "golden" / "tumour_synthesis.json").read_text())["nsd_2mm"]
-BALLS = {
-    "ball8_shift3": ((8, 20), (8, 23)),
-    "ball8_vs_ball6": ((8, 20), (6, 20)),
-    "same": ((8, 20), (8, 20)),
-}
+BALLS = {"ball8_shift3": ((8, 20), (8, 23)), "ball8_vs_ball6": ((8, 20), (6, 20)), "same": ((8, 20), (8, 20))}
 
 
 def ball(radius, middle):

@@ -143,11 +143,7 @@ def test_the_network_is_told_the_step_below_each_level():
 
 @pytest.mark.parametrize(
     ("mode", "there", "back"),
-    [
-        ("paper", [0, 1, 2, 3], [3, 2, 1, 0]),
-        ("paired", [1, 2, 3, 4], [4, 3, 2, 1]),
-        ("authors", [2, 3, 4], [2, 1, 0]),
-    ],
+    [("paper", [0, 1, 2, 3], [3, 2, 1, 0]), ("paired", [1, 2, 3, 4], [4, 3, 2, 1]), ("authors", [2, 3, 4], [2, 1, 0])],
 )
 def test_levels_of_three_steps(mode, there, back):
     assert list(encoding_levels(3, mode)) == there

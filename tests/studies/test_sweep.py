@@ -71,15 +71,7 @@ def run(network, tmp_path, items, variants=LEVELS_AND_SCALES, **options):
     save_atomically(network.state_dict(), tmp_path / "model.pt")
     display = Display(channel=1, window=None, map_window=(0, 1), unit="of 1")
     sweep(
-        items,
-        INFERER,
-        variants,
-        network,
-        str(tmp_path / "model.pt"),
-        str(tmp_path),
-        display,
-        "Synthetic.",
-        **options,
+        items, INFERER, variants, network, str(tmp_path / "model.pt"), str(tmp_path), display, "Synthetic.", **options
     )
     return table(tmp_path / "sweep.csv")
 

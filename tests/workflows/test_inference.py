@@ -5,16 +5,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_runs import (
-    BUNDLES,
-    ROOT,
-    assert_done,
-    assert_outputs,
-    assert_same,
-    cases_done,
-    demo_cases,
-    run_bundle,
-)
+from bundle_runs import BUNDLES, ROOT, assert_done, assert_outputs, assert_same, cases_done, demo_cases, run_bundle
 
 from ci.pack_bundle import unpacked
 from common.files import write_text

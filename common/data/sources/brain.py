@@ -39,17 +39,9 @@ class Edition(NamedTuple):
 
 EDITIONS = {
     "BraTS 2020": Edition(
-        r"(?P<patient>BraTS20_(Training|Validation)_\d+)",
-        ("_t1", "_t1ce", "_t2", "_flair"),
-        "_seg",
-        {1: 1, 2: 2, 4: 3},
+        r"(?P<patient>BraTS20_(Training|Validation)_\d+)", ("_t1", "_t1ce", "_t2", "_flair"), "_seg", {1: 1, 2: 2, 4: 3}
     ),
-    "BraTS 2021": Edition(
-        r"(?P<patient>BraTS2021_\d+)",
-        ("_t1", "_t1ce", "_t2", "_flair"),
-        "_seg",
-        {1: 1, 2: 2, 4: 3},
-    ),
+    "BraTS 2021": Edition(r"(?P<patient>BraTS2021_\d+)", ("_t1", "_t1ce", "_t2", "_flair"), "_seg", {1: 1, 2: 2, 4: 3}),
     "BraTS 2023": Edition(
         r"(?P<patient>BraTS-GLI-\d+)-\d+",  # the second number is the time point
         ("-t1n", "-t1c", "-t2w", "-t2f"),

@@ -16,17 +16,7 @@ from ...files import BadFileError
 from ..checks import check_same_grid, refuse_other_values
 from ..dicom import patient_of, read_series, series_in
 from ..listing import MASK_SUFFIXES
-from .scans import (
-    Channel,
-    Scan,
-    Volume,
-    annotated_ct,
-    by_name,
-    decathlon,
-    not_empty,
-    read_ct,
-    some,
-)
+from .scans import Channel, Scan, Volume, annotated_ct, by_name, decathlon, not_empty, read_ct, some
 
 ORGAN = "liver"
 
