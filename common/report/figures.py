@@ -70,7 +70,7 @@ class Display:
 
     Attributes:
         channel: of images that have several.
-        sequence: what that channel is called, as CT or the MR sequence.
+        sequences: what the channels are called, as CT or the MR sequences; None leaves them unnamed.
         window: intensities shown black and white; None takes the 0.5th and the 99.5th percentile of the image.
         image_unit: of the intensities.
         map_window: values at the ends of a map's colours.
@@ -84,7 +84,7 @@ class Display:
     """
 
     channel: int = 0
-    sequence: str = "CT"
+    sequences: Sequence[str] | None = ("CT",)
     window: tuple[float, float] | None = DISPLAY_WINDOW
     image_unit: str = "HU"
     map_window: tuple[float, float] = MAP_WINDOW
@@ -95,6 +95,11 @@ class Display:
     version_window: tuple[float, float] | None = None
     difference: bool = False
     words: Mapping[str, str] = field(default_factory=lambda: WORDS)
+
+    @property
+    def sequence(self) -> str:
+        """What the channel that is shown is called."""
+        return self.sequences[self.channel].upper() if self.sequences else ""
 
     def window_of(self, image: Array) -> tuple[float, float]:
         """Return the intensities of an image that are shown black and white."""

@@ -272,7 +272,7 @@ def test_figures_do_not_pile_up():
 
 def test_another_modality_has_its_own_windows_and_words():
     display = Display(
-        window=None, image_unit="intensity", map_window=(0, 2), unit="of 4", version="translated", sequence="FLAIR"
+        window=None, image_unit="intensity", map_window=(0, 2), unit="of 4", version="translated", sequences=["flair"]
     )
     other = case(display=display)
     other.image[..., 4] -= np.arange(320).reshape(20, 16)
