@@ -51,6 +51,7 @@ OPTIONS = {
     "split": Option("str", "list of dataset.json"),
     "title": Option("str", "of the report"),
     "notice": Option("str", "said first in the report"),
+    "rotate": Option("int", "quarter turns of the pictures of 2-D files that do not tell their orientation", 0, 3),
     "all_slices": Option("bool", "also draw every slice with the organ, for the report to leaf through"),
     # how things are run
     "device": Option("device", "of the networks, as cpu, cuda or cuda:1"),

@@ -272,7 +272,9 @@ def view_of(output: Mapping[str, Any], display: Display = CT) -> View:
     arrays |= as_seen(output, ["image"], display.channel)
     translated = len(output[display.version_key]) > display.channel
     arrays |= as_seen(output, [display.version_key], display.channel if translated else 0)
-    seen = {key: np.atleast_3d(array) for key, array in arrays.items()}
+    placed = is_placed(output["mask"])
+    turns = 0 if placed else display.rotate
+    seen = {key: np.rot90(np.atleast_3d(array), turns) for key, array in arrays.items()}
     organ = seen["organ"] > 0
     right, front = spacing_mm(output["mask"])[:2]
     return View(
@@ -282,7 +284,7 @@ def view_of(output: Mapping[str, Any], display: Display = CT) -> View:
         mask=seen["mask"] > 0,
         organ=organ if organ.any() else np.ones_like(organ),
         label=seen["label"] > 0 if "label" in seen.keys() & display.words.keys() else None,
-        pixel_mm=(right, front) if is_placed(output["mask"]) else None,
+        pixel_mm=(right, front) if placed else None,
         display=display,
     )
 

@@ -81,6 +81,7 @@ class Display:
         version_window: values shown black and white in it, which then has no unit; None takes the image's.
         difference: of that image, show by how much it differs from the image itself, which may be too little to see.
         words: what outlines are called, by their kind; a label that has no word is not drawn.
+        rotate: quarter turns, counter-clockwise, of images whose orientation nobody knows.
     """
 
     channel: int = 0
@@ -95,6 +96,7 @@ class Display:
     version_window: tuple[float, float] | None = None
     difference: bool = False
     words: Mapping[str, str] = field(default_factory=lambda: WORDS)
+    rotate: int = 0
 
     @property
     def sequence(self) -> str:

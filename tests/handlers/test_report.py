@@ -26,8 +26,8 @@ from torch import nn
 from common.evaluation import CaseEvaluator
 from common.files import Failures
 from common.handlers.detection import Detection
-from common.handlers.report import CaseReport, Previews, case_figure, write_samples
-from common.report.figures import png
+from common.handlers.report import CaseReport, Previews, case_figure, view_of, write_samples
+from common.report.figures import Display, png
 from common.transforms.channels import SplitChannelsd
 
 
@@ -65,6 +65,16 @@ def test_remarks_on_a_case_stand_beside_it(tmp_path):
     run([item("a"), {**item("b"), "remarks": "it looks like noise"}], handler)
     assert [row.get("remarks") for row in handler.rows] == [None, "it looks like noise"]
     assert "it looks like noise" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_pictures_of_films_that_do_not_tell_their_orientation_may_be_turned():
+    made = film("a", True)
+    output = {**SplitChannelsd("pred", FILM_CHANNELS)({"pred": made["image"][1:]}), **made}
+    plain, turned = (view_of(output, Display(rotate=turns)) for turns in (0, 1))
+    assert plain.pixel_mm is None
+    np.testing.assert_array_equal(turned.scores, np.rot90(plain.scores))
+    placed = as_output(item())
+    np.testing.assert_array_equal(view_of(placed, Display(rotate=1)).scores, view_of(placed).scores)
 
 
 @pytest.mark.parametrize("name", ["$", "$x$", "a_$1^{", r"\frac"])
