@@ -353,6 +353,7 @@ def run_stage(
     absent -= set(parts)
     trained = {key: value for key, value in network.state_dict().items() if key.split(".")[0] not in absent}
     save_on_rank_0(trained, model_path)
+    logger.info(f"{' and '.join(parts)}: the best epoch is in {model_path}.")
     idist.barrier()
 
 
