@@ -18,14 +18,7 @@ from ignite.metrics import Loss
 from monai.data import CacheDataset, DataLoader, Dataset, DistributedSampler
 from monai.data.utils import set_rnd
 from monai.engines import Evaluator, SupervisedEvaluator, SupervisedTrainer, Trainer, default_prepare_batch
-from monai.handlers import (
-    CheckpointLoader,
-    LrScheduleHandler,
-    StatsHandler,
-    TensorBoardStatsHandler,
-    ValidationHandler,
-    from_engine,
-)
+from monai.handlers import CheckpointLoader, LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
 from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import Compose
 from monai.utils import ensure_tuple, set_determinism
@@ -487,7 +480,7 @@ class Reports:
         if idist.get_rank() > 0:
             return
         named: dict[str, Any] = {} if self.loss is None else {"tag_name": self.loss, "output_transform": _loss}
-        StatsHandler(iteration_log=False, name=__name__, **named).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._say)
         if self.loss is not None:
             ProgressBar(desc=self.loss.removesuffix("_loss"), disable=None).attach(engine)  # none without a terminal
 
@@ -497,6 +490,15 @@ class Reports:
             TensorBoardStatsHandler(log_dir=self.log_dir, **options).attach(engine)
 
         first_start = engine.add_event_handler(Events.STARTED, write_events)  # what is not run leaves no empty file
+
+    def _say(self, engine: Any) -> None:
+        state = engine.state
+        if self.loss is not None:
+            loss = float(torch.as_tensor(_loss(state.output)).detach())
+            logger.info(f"{self.loss}: epoch {state.epoch} of {state.max_epochs}, {loss:.4g} at its end")
+            return
+        numbers = {name: value for name, value in state.metrics.items() if isinstance(value, int | float)}
+        logger.info(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
 
 
 class MeanLoss(Loss):

@@ -441,6 +441,15 @@ def test_a_stage_of_a_config_trains_its_part_to_its_best_loss(tmp_path):
     assert {"second_loss", "second_val_loss", "distance"} <= set(events.Tags()["scalars"])
 
 
+def test_each_epoch_is_said_with_its_loss_and_its_scores(tmp_path, caplog):
+    caplog.set_level("INFO")
+    copying(tmp_path, container(), max_epochs=2).train()
+    said = [record.message for record in caplog.records if record.name == "common.training.stages"]
+    assert said[1].startswith("second_loss: epoch 1 of 2, ")
+    assert said[2].startswith("second_val_loss ")
+    assert said[-1] == f"second: the best epoch is in {tmp_path / 'model.pt'}."
+
+
 def test_a_stage_without_cases_says_what_they_need(tmp_path):
     empty = copying(tmp_path, container(), cases="", needs="an organ mask")
     with pytest.raises(ValueError, match="second: expected training cases with an organ mask, got none"):

@@ -45,7 +45,7 @@ def test_all_stages_train_publish_resume_and_evaluate(bundle, tmp_path):
     resumed = options | {"resume": True, "max_epochs": 2}
     process = run_bundle(bundle, "train", run_id=f"train_{main}", seed=1, **resumed)
     assert_done(process)
-    assert "[2/2]" in process.stdout + process.stderr
+    assert "epoch 2 of 2" in process.stdout + process.stderr
     assert not equal(third[main], parts(model)[main])
     assert list(out.rglob("events.out.tfevents*"))
 
