@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 PLACED = "Slices are counted from the feet; the patient's right (R) is on the left."
 NOT_PLACED = "Orientation and size of pixels unknown: the file does not tell them."
 
-Worst = tuple[float, Picture]
-"""Area of an error and its picture."""
+ERRORS = {"missed": "Worst miss", "false": "Most false"}
+"""Headings of the slices with most of an error."""
 
 
 class CaseReport:
@@ -85,7 +85,7 @@ class CaseReport:
         self.rows: list[Row] = []
         self._drawn: list[tuple[str, bool]] = []
         self._stacks: list[Stack] = []
-        self._worst: dict[str, list[Worst]] = {"missed": [], "false": []}  # none or one of this process
+        self._worst: dict[str, tuple[float, str, View, int]] = {}
 
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -140,24 +140,26 @@ class CaseReport:
             pixels = (wrong & view.organ).sum((0, 1))
             k = int(pixels.argmax())
             area = float(pixels[k] * np.prod(view.pixel_mm or 1)) / (100 if view.pixel_mm else 1)
-            if area > max((known for known, _ in self._worst[kind]), default=0):
+            if area > (self._worst[kind][0] if kind in self._worst else 0):
                 said = f"{case}, slice {k}: {format_cell(area)} {'cm²' if view.pixel_mm else 'pixels'} {kind}"
-                self._worst[kind] = [(area, Picture(said, png(overlay_figure(view, [k]))))]
+                self._worst[kind] = (area, said, view, k)
 
     def _write(self, engine: Any) -> None:
         rows = sorted(from_all_ranks(self.rows), key=lambda row: row["case"])
         self._drawn, self._stacks = sorted(from_all_ranks(self._drawn)), from_all_ranks(self._stacks)
-        for kind, known in self._worst.items():
-            self._worst[kind] = sorted(from_all_ranks(known), key=lambda one: one[0])
+        found = self._worst.items()
+        own = [(kind, area, said, png(overlay_figure(view, [k]))) for kind, (area, said, view, k) in found]
+        worst = {kind: Picture(said, picture) for kind, _, said, picture in sorted(from_all_ranks(own))}
+        self._worst = {}  # lets go of the images
         failed = dict(from_all_ranks(list(self.failures.reasons.items()) if self.failures else []))
         if idist.get_rank() == 0:
             warn_of = getattr(engine.inferer, "threshold_warning", lambda network: "")
-            sections, warning = self._sections(rows, failed), warn_of(engine.network)
+            sections, warning = self._sections(rows, failed, worst), warn_of(engine.network)
             tiles = [*_tiles(rows, failed), *(self.scores.tiles() if self.scores else [])]
             write_page(self.output_dir / "report.html", self.title, sections, self.notice, warning, tiles)
             logger.info(f"report: {self.output_dir / 'report.html'}")
 
-    def _sections(self, rows: Sequence[Row], failed: Mapping[str, str]) -> list[Section]:
+    def _sections(self, rows: Sequence[Row], failed: Mapping[str, str], worst: Mapping[str, Picture]) -> list[Section]:
         rows = [{k: without_folders(v) if k == "remarks" else v for k, v in row.items()} for row in rows]
         said = {row["case"]: _said(row) for row in rows}
         pictures = [Picture(said[case], self._overlay(case).read_bytes()) for case, _ in self._drawn]
@@ -167,11 +169,9 @@ class CaseReport:
             for name, value in self.parameters.items()
         ]
         cases = Section("Cases", rows=with_all_columns(rows))
-        worst = {kind: [known[-1][1]] if known else [] for kind, known in self._worst.items()}
         folded = [
             Section("All slices", stacks=sorted(self._stacks, key=lambda stack: stack.caption)),
-            Section("Worst miss", pictures=worst["missed"]),
-            Section("Most false", pictures=worst["false"]),
+            *(Section(heading, pictures=[worst[kind]]) for kind, heading in ERRORS.items() if kind in worst),
             *([cases] if pictures else []),
             *(self.scores.sections() if self.scores else []),
             Section("Parameters", rows=parameters),
