@@ -84,14 +84,15 @@ def test_an_organ_of_a_mask_of_several_is_taken_for_all_cases(tmp_path):
 
 
 def test_what_cannot_be_done_is_refused_in_a_sentence(tmp_path):
-    data = one_case(tmp_path / "data")
+    data, healthy = one_case(tmp_path / "data"), one_case(tmp_path / "healthy")
     torch.save({"state_dict": {"a": torch.zeros(1)}, "hyper_parameters": {"cfg": 1}}, tmp_path / "lightning.pt")
     shutil.copy(DEMO / f"{CASE}_organ.nii.gz", data / f"{CASE}_label.nii.gz")
     for options, reason in (
         ({}, "expected a scan without tumours"),
         ({"allow_tumours": True, "num_tumours": 0}, "num_tumours"),
         ({"allow_tumours": True, "model_path": tmp_path / "lightning.pt"}, "Lightning"),
-        ({"allow_tumours": True, "size": "large", "num_tumours": 60}, "there is no place for tumour"),
+        ({"allow_tumours": True}, "there is no organ to put a tumour into"),  # the label says that all of it is tumour
+        ({"dataset_dir": healthy, "size": "large", "num_tumours": 60}, "there is no place for tumour"),
     ):
         options = {"output_dir": tmp_path / "out", "dataset_dir": data, **options}
         process = run_bundle("difftumor", "inference", **options)
