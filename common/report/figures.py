@@ -53,8 +53,8 @@ PLANES = MappingProxyType({"axial": "RL", "coronal": "RL", "sagittal": "AP"})
 SCALES_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Lengths of scale bars."""
 
-HARDLY = 0.02
-"""Share of a map's colours that is not drawn, so that next to nothing does not darken the slice below it."""
+FAINT = 0.2
+"""Share of a map's colours over which it becomes opaque: next to nothing neither darkens nor speckles a slice."""
 
 SMALL = 0.25
 """A part of a slice that is smaller is shown below the whole slice."""
@@ -128,7 +128,7 @@ class Panel:
     Attributes:
         title: above it.
         grey: slice, shape (X, Y), axes to the patient's right and front, or None for a map alone.
-        heat: map of the same shape, over a slice drawn where it is above ``HARDLY``.
+        heat: map of the same shape, over a slice fainter where it is low, see ``FAINT``.
         outlines: masks by their kind, see ``OUTLINES``.
         window: values shown black and white.
         heat_window: values at the ends of the map's colours.
@@ -232,8 +232,8 @@ def _draw(axis: Axes, panel: Panel, aspect: float) -> None:
         axis.imshow(_as_seen(panel.grey), cmap="gray", vmin=panel.window[0], vmax=panel.window[1], **shared)
     if panel.heat is not None:
         heat, (low, high) = _as_seen(panel.heat), panel.heat_window
-        shown = heat if panel.grey is None else np.ma.masked_less_equal(heat, low + HARDLY * (high - low))
-        axis.imshow(shown, cmap="inferno", vmin=low, vmax=high, alpha=None if panel.grey is None else 0.75, **shared)
+        opaque = None if panel.grey is None else 0.75 * np.clip((heat - low) / (FAINT * (high - low)), 0, 1)
+        axis.imshow(heat, cmap="inferno", vmin=low, vmax=high, alpha=opaque, **shared)
     for kind, mask in panel.drawn.items():
         colour, style = OUTLINES[kind]
         drawn: dict[str, Any] = {"colors": [colour], "linestyles": [style], "linewidths": 1.3}
