@@ -90,9 +90,9 @@ def guided_tasks(
     share, mean = f"{monotone:.2f} of {len(grown)} slices", f"{mean_dice:.3f} in {len(placed)} slices"
     sections = [
         Section(
-            "Wanted ratio", [f"Tumour area does not shrink with the ratio in {share}. Lime: tumour."], grown, strips
+            "Wanted ratio", [f"Tumour area does not shrink with the ratio in {share}. Dashed: tumour."], grown, strips
         ),
-        Section("Wanted mask", [f"Mean Dice {mean}. Lime: target mask."], placed, pairs),
+        Section("Wanted mask", [f"Mean Dice {mean}. Dashed: target mask."], placed, pairs),
     ]
     write_page(folder / "report.html", "Guidance by a regressor and by a segmenter", sections, "Synthetic images.")
     print(f"regression: area monotone in the ratio in {share}")

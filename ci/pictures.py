@@ -79,7 +79,7 @@ def strip_of(image: Path, folder: Path) -> bytes:
     shown = (*box_around(organ > 0), int(np.clip(anomaly, 0, None).sum((0, 1)).argmax()))
     low, high = CT.map_window
     title = f"{CT.name} map, {low:g} to {high:g} {CT.unit}"
-    found = Panel(title, ct[shown], anomaly[shown], {"yellow": mask[shown] > 0})
+    found = Panel(title, ct[shown], anomaly[shown], {"mask": mask[shown] > 0})
     return png(panel_grid([[Panel("CT", ct[shown]), Panel(CT.version, healthy[shown]), found]]))
 
 
