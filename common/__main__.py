@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from .options import options_of
+from .options import is_computed, options_of
 from .paths import bundle_root
 
 CONFIGS = {"infer": ("inference",), "evaluate": ("inference", "evaluate"), "train": ("train",)}
@@ -109,9 +109,9 @@ def _run(given: argparse.Namespace, more: Sequence[str]) -> int:
 def _tell(given: argparse.Namespace) -> int:
     """Print what is asked for of bundles."""
     if given.command == "list":
-        names = [path.name for path in _bundles()]
-        for name in names:
-            print(f"{name.ljust(max(map(len, names)))}  {_metadata(_root(name))['task']}")
+        bundles = _bundles()
+        for name, root in bundles.items():
+            print(f"{name.ljust(max(map(len, bundles)))}  {_metadata(root)['task']}")
         return 0
     root = _root(given.bundle)
     metadata = _metadata(root)
@@ -136,7 +136,7 @@ def _option_rows(root: Path) -> list[tuple[str, ...]]:
         keys: Mapping[str, Any] = json.loads((root / "configs" / f"{config}.json").read_text(encoding="utf-8"))
         for key in [key for key in keys if key in known and key not in seen]:
             option, default = known[key], keys.get("displayable_configs", {}).get(key, keys[key])
-            computed = isinstance(default, dict) or (isinstance(default, str) and default[:1] in ("$", "@", "%"))
+            computed = isinstance(default, dict) or is_computed(default)
             meaning = [option.meaning, option.unit, f"({', '.join(option.choices)})" if option.choices else ""]
             text = "" if computed else shorten(json.dumps(default), SHOWN, placeholder=" ...")
             rows.append((key, text, " ".join(filter(None, meaning))))
@@ -152,14 +152,14 @@ def _overlays(root: Path) -> dict[str, str]:
 
 
 def _root(bundle: str) -> Path:
-    names = [path.name for path in _bundles()]
-    if bundle not in names:
-        raise FileNotFoundError(f"there is no bundle {bundle}; there are {', '.join(names)}")
-    return Path(bundle_root(bundle))
+    bundles = _bundles()
+    if bundle not in bundles:
+        raise FileNotFoundError(f"there is no bundle {bundle}; there are {', '.join(bundles)}")
+    return bundles[bundle]
 
 
-def _bundles() -> list[Path]:
-    """Return the folders of all bundles.
+def _bundles() -> dict[str, Path]:
+    """Return the folders of all bundles by their names.
 
     Raises:
         FileNotFoundError: if there is none, as where the package was installed without them.
@@ -167,13 +167,13 @@ def _bundles() -> list[Path]:
     beside = Path(bundle_root("")).resolve()
     found = sorted(path.parent.parent for path in beside.glob("*/configs/metadata.json"))
     if (beside / "configs" / "metadata.json").is_file():  # this package was packed into one
-        return [beside]
+        return {beside.name: beside}
     if not found:
         raise FileNotFoundError(
             f"there are no bundles at {beside}: clone the repository and install it by `pip install -e .` there, as a "
             "plain install has the Python alone"
         )
-    return found
+    return {path.name: path for path in found}
 
 
 def _metadata(root: Path) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def refuse_value(key: str, value: Any, option: Option) -> None:
     Raises:
         ValueError: in one sentence, if the key does not take it.
     """
-    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+    if is_computed(value):
         return
     kinds = option.kind.split("|")
     if not any(_is(value, kind) for kind in kinds):
@@ -218,6 +218,11 @@ def refuse_value(key: str, value: Any, option: Option) -> None:
         _refuse_device(key, value)
     if key == "dataset_dir" and not Path(value).exists():
         raise ValueError(f"{key} ({option.meaning}) must exist, got {value!r}: nothing is there.")
+
+
+def is_computed(value: Any) -> bool:
+    """Return whether a value of a config is an expression, a reference or a macro of MONAI's."""
+    return isinstance(value, str) and value[:1] in ("$", "@", "%")
 
 
 def _typed(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:

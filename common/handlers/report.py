@@ -97,7 +97,8 @@ class CaseReport:
 
     def _draw(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            case = item["case"]
+            case, found = item["case"], "organ_from" not in item
+            remarks = [item["remarks"]] if item.get("remarks") else []
             if is_drawn(output, self.display):
                 view = view_of(output, self.display)
                 save_png(overlay_figure(view, view.slices(self.num_slices), case), self._overlay(case))
@@ -106,14 +107,13 @@ class CaseReport:
                 if self.all_slices and view.image.shape[2] > 1:
                     self._stacks.append(self._draw_slices(case, view))
                 measured = _measured(output, self.display)
+                if found and (doubt := self.searched.doubt(output)):
+                    logger.warning(f"{case}: {doubt}.")
+                    remarks.append(doubt)
             else:
                 measured = _probabilities(output)
-            seconds, found = self._seconds / len(engine.state.output), "organ_from" not in item
+            seconds = self._seconds / len(engine.state.output)
             organ_from = getattr(engine.inferer, "organ_from", "") if found else item["organ_from"]
-            remarks = [item["remarks"]] if item.get("remarks") else []
-            if found and is_drawn(output, self.display) and (doubt := self.searched.doubt(output)):
-                logger.warning(f"{case}: {doubt}.")
-                remarks.append(doubt)
             logger.info(f"{case}: {self.searched.line(output, organ_from, seconds)}")
             told = {"remarks": "; ".join(remarks)} if remarks else {}
             self.rows.append({"case": case, **measured, "seconds of inference": seconds, **told})

@@ -64,9 +64,8 @@ def encoding_levels(num_steps: int, index_mode: str = "paper") -> range:
         ValueError: for another mode.
     """
     _expect("index_mode", index_mode, INDEX_MODES)
-    return {"paper": range(num_steps + 1), "paired": range(1, num_steps + 2), "authors": range(2, num_steps + 2)}[
-        index_mode
-    ]
+    first, last = {"paper": (0, num_steps), "paired": (1, num_steps + 1), "authors": (2, num_steps + 1)}[index_mode]
+    return range(first, last + 1)
 
 
 def decoding_levels(num_steps: int, index_mode: str = "paper") -> range:

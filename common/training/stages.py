@@ -498,7 +498,8 @@ class Reports:
             logger.info(f"{self.loss}: epoch {state.epoch} of {state.max_epochs}, {loss:.4g} at its end")
             return
         numbers = {name: value for name, value in state.metrics.items() if isinstance(value, int | float)}
-        logger.info(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+        if numbers:
+            logger.info(", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
 
 
 class MeanLoss(Loss):

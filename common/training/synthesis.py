@@ -80,11 +80,12 @@ class SynthesisPrepareBatch(PrepareBatch):
         """
         plain = (convert_to_tensor(batchdata[key], track_meta=False) for key in ("image", "label"))
         image, label = (tensor.to(device, non_blocking=non_blocking) for tensor in plain)
-        seeds = self._seeds(batchdata, len(image))
+        patches = _patches(batchdata["case"]) if "case" in batchdata else []
+        seeds = self._seeds(batchdata, patches, len(image))
         if not seeds:
             return image, label
         image, label, where = image.clone(), label.clone(), list(seeds)
-        paths = [self._path(*_patches(batchdata["case"])[index]) for index in where]
+        paths = [self._path(*patches[index]) for index in where]
         if all(path is not None and path.is_file() for path in paths):
             kept = [read_data(str(path), "an image of a pool") for path in paths]
             image[where], label[where] = (torch.stack([x[key] for x in kept]).to(image) for key in ("image", "label"))
@@ -97,12 +98,12 @@ class SynthesisPrepareBatch(PrepareBatch):
                 save_atomically({"image": image[index].cpu().clone(), "label": label[index].cpu().clone()}, path)
         return image, label
 
-    def _seeds(self, batchdata: Mapping[str, Any], count: int) -> dict[int, int]:
+    def _seeds(self, batchdata: Mapping[str, Any], patches: Sequence[tuple[str, int]], count: int) -> dict[int, int]:
         """Return the seed of each image that is given tumours, by its place in the batch."""
         healthy = torch.as_tensor(batchdata.get("healthy", [False] * count)).tolist()
         seeds = {}
         for index in (index for index, well in enumerate(healthy) if well):
-            case, patch = _patches(batchdata["case"])[index]
+            case, patch = patches[index]
             entropy = [self.seed, self._drawn_epoch, zlib.crc32(case.encode()), *[patch] * (patch > 0)]
             whether, seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
             if whether < self.share * 2**32:
