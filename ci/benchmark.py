@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.checkpoints import load_parts
+from common.inferers.synthesis import SynthesisInferer
 from common.metrics.segmentation import examine_segmentation, segmentation_statistics
 from common.studies.plan import methods
 from common.transforms.grid import pixel_size_mm
@@ -33,7 +34,7 @@ from .volumes import time_tumours
 
 
 class DemoCase(NamedTuple):
-    """Slices of a case of the demonstration, those with the largest lesions first.
+    """Slices of a case of the demonstration, those with the largest lesions first, or all as they lie.
 
     Attributes:
         name: of the case.
@@ -49,13 +50,13 @@ class DemoCase(NamedTuple):
 
 
 def demo_case(parser: ConfigParser, slices: int | None) -> DemoCase:
-    """Return slices of the first testing case, all of them if it has fewer than asked for; of 2-D images all cases."""
+    """Return slices of the first testing case, all if no number is asked for; of 2-D images all cases."""
     dataset = parser.get_parsed_content("dataset")
     item, flat = dataset[0], dataset[0]["image"].ndim == 3
     items: list[Any] = [dataset[index] for index in range(len(dataset))] if flat else [item]
     image, label = (torch.stack([one[key] for one in items], -1) if flat else item[key] for key in ("image", "label"))
     truth = label[0].numpy() > 0
-    shown = np.argsort(-truth.sum((0, 1)))[:slices]
+    shown = slice(None) if slices is None else np.argsort(-truth.sum((0, 1)))[:slices]
     plain = convert_to_tensor(image, track_meta=False)
     inputs: Any = MetaTensor(plain[None, ..., shown], affine=item["image"].affine)
     inputs = inputs.to(parser.get_parsed_content("device"))
@@ -83,34 +84,35 @@ def benchmark(bundle: str, slices: int = 16, long: bool = False, **settings: Any
     network, device = parser.get_parsed_content("network").eval(), parser.get_parsed_content("device")
     load_parts(network, str(parser.get_parsed_content("model_path")))
     line("device", f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    if not hasattr(parser.get_parsed_content("inferer"), "patch_size"):  # it sees images as a whole, once
+    inferer = parser.get_parsed_content("inferer")
+    if not hasattr(inferer, "patch_size"):  # it sees images as a whole, once
         train, paper = partial(bundle_parser, bundle, "train"), partial(bundle_parser, bundle, "inference", "paper")
-        time_steps(train, paper, parser.get_parsed_content("inferer"), network)
-        line("peak memory, MB", f"{_peak_memory(device):.0f}")
-        return
-    if len(inferer_of(parser).patch_size) == 3:
+        time_steps(train, paper, inferer, network)
+    elif isinstance(inferer, SynthesisInferer):
         time_tumours(lambda **more: configs(**{**settings, **more}), network)
-        line("peak memory, MB", f"{_peak_memory(device):.0f}")
-        return
-    case = demo_case(parser, slices)
-    line(f"slices of {case.name}", str(case.inputs.shape[-1]))
-    split_time(inferer_of(parser), network, case, inferer_of(configs(**{**settings, "slice_batch_size": 1})))
-    recipe = recipe_of(bundle)
-    rows = [row for row in recipe.benchmark if long or not row.get("long", False)]
-    compare(rows, recipe.study.get("shared", {}), lambda more: configs(**{**settings, **more}), network, case)
+    else:
+        whole = len(inferer.patch_size) == 3
+        case = demo_case(parser, None if whole else slices)
+        line(f"slices of {case.name}", str(case.inputs.shape[-1]))
+        one_by_one = inferer_of(configs(**{**settings, "slice_batch_size": 1}))
+        split_time(inferer_of(parser), network, case, one_by_one, None if whole else 1)
+        recipe = recipe_of(bundle)
+        rows = [row for row in recipe.benchmark if long or not row.get("long", False)]
+        compare(rows, recipe.study.get("shared", {}), lambda more: configs(**{**settings, **more}), network, case)
     line("peak memory, MB", f"{_peak_memory(device):.0f}")
 
 
-def split_time(inferer: Any, network: nn.Module, case: DemoCase, one_by_one: Any) -> None:
+def split_time(inferer: Any, network: nn.Module, case: DemoCase, one_by_one: Any, warm_up: int | None = 1) -> None:
     """Print the time of the networks, what the inferer adds to it, and what batches are worth.
 
     Args:
         inferer: that is timed.
         network: the container.
         case: that is examined.
-        one_by_one: the same inferer with one slice in a batch.
+        one_by_one: the same inferer with one slice, or patch of a volume, in a batch.
+        warm_up: slices that are examined before; None takes all.
     """
-    inferer(case.inputs[..., :1], network)  # warm-up
+    inferer(case.inputs[..., :warm_up], network)
     with ExitStack() as listening:
         watches = {name: listening.enter_context(Stopwatch(part)) for name, part in network.named_children()}
         watched, _ = timed(inferer, case, network)

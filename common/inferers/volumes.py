@@ -1,12 +1,14 @@
 """Organs and their tumours segmented in CT volumes."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.utils import convert_to_numpy
 from torch import Tensor, nn
 
+from ..progress import bar
 from ..transforms.grid import resample_volume, size_along
 from ..transforms.intensity import scale_hu
 from .models import finite
@@ -52,10 +54,8 @@ class TumourSegmentationInferer(PatchwiseInferer):
         super().__init__(patch_size=patch_size, slice_batch_size=slice_batch_size, amp=amp, progress=progress)
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap must lie in [0, 1), got {overlap}.")
-        self.voxel_mm, self.window, self.threshold, self.part = voxel_mm, window, threshold, part
-        self.slide = SlidingWindowInferer(
-            patch_size, slice_batch_size, overlap, mode="gaussian", cval=-1.0, progress=progress
-        )
+        self.voxel_mm, self.window, self.overlap, self.threshold, self.part = voxel_mm, window, overlap, threshold, part
+        self.slide = SlidingWindowInferer(patch_size, slice_batch_size, overlap, mode="gaussian", cval=-1.0)
 
     def examine(self, volume: Tensor, size_mm: tuple[float, ...], network: nn.Module) -> Tensor:
         """Return the ``channels`` of one volume.
@@ -90,9 +90,26 @@ class TumourSegmentationInferer(PatchwiseInferer):
     def classes(self, image: Tensor, network: nn.Module) -> Tensor:
         """Return the probability of each class, shape (3, X, Y, Z), for an image of shape (1, X, Y, Z)."""
         segmenter = network.get_submodule(self.part)
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
-            logits = self.slide(image[None], segmenter)
+        total = -(-self.num_windows(image.shape[1:]) // self.slice_batch_size)
+        with (
+            bar(total=total, shown=self.progress) as done,
+            torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp),
+        ):
+
+            def counted(patches: Tensor) -> Tensor:
+                logits: Tensor = segmenter(patches)
+                done.update()
+                return logits
+
+            logits = self.slide(image[None], counted)
         return finite(torch.as_tensor(logits).float())[0].softmax(0)
+
+    def num_windows(self, size: Sequence[int]) -> int:
+        """Return at how many places the patch is looked at in an image of a size."""
+        steps = [max(int(patch * (1 - self.overlap)), 1) for patch in self.patch_size]
+        return prod(
+            1 + -(-max(n - patch, 0) // step) for n, patch, step in zip(size, self.patch_size, steps, strict=True)
+        )
 
 
 def _box_of(mask: Tensor) -> tuple[slice, ...]:

@@ -68,6 +68,14 @@ def test_where_an_organ_is_given_its_box_alone_is_looked_at():
     assert boxed.segmenter.seen < whole.segmenter.seen
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize("size", [(40, 36, 32), (16, 9, 17), (24, 32, 31)])
+def test_the_bar_knows_at_how_many_places_a_patch_is_looked_at(size, overlap):
+    looking, net = inferer(overlap=overlap, slice_batch_size=1), network()
+    looking.classes(torch.zeros(1, *size), net)
+    assert net.segmenter.seen == looking.num_windows(size)
+
+
 @pytest.mark.parametrize("voxel_mm", [1.0, 1.5, 4.0])
 def test_results_lie_on_the_scans_own_grid(voxel_mm):
     found = parts(inferer()(scan(voxel_mm), network()))
