@@ -16,8 +16,10 @@ import fire
 
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
+from common.studies.folds import write_folds
 from common.studies.origins import origins_study
 from common.studies.painted import write_painted
+from common.studies.patients import patients_study
 from common.studies.segmentation import segmentation_study
 from common.studies.stacks import write_stacks
 from common.studies.training import training_study
@@ -32,7 +34,7 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 """Studies of one bundle, but for trainings."""
 
-REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted, "stacks": write_stacks}
+REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted, "stacks": write_stacks, "folds": write_folds}
 """Data sets that are made of real ones, by the name that plans have for them."""
 
 
@@ -71,14 +73,19 @@ def study(
     for name, patients in data.items():
         if (folder / name / "dataset.json").is_file():
             continue
+        draw = partial(write_phantoms, phantom=recipe_of(first).phantom, num_workers=num_workers)
         given = dict(patients)
+        if "beside" in given:
+            draw(folder / name / "phantoms", **given["beside"])
+            given["beside"] = "phantoms"
         if "real" in given:
             write_real(given.pop("real"), real_dir, folder / name, **given)
         else:
-            phantom = given.pop("phantom", recipe_of(first).phantom)
-            run_module("common.phantoms", phantom, dst=folder / name, num_workers=num_workers, **given)
+            draw(folder / name, **given)
     if kind == "training":
         training_study(plans, run_bundle, folder, **options)
+    elif kind == "patients":
+        patients_study(plans, bundle_parser, run_bundle, folder, **options)
     else:
         KINDS[kind](bundle, partial(bundle_parser, bundle), fields, folder, **options)
 
@@ -89,6 +96,11 @@ def plans_named(name: str) -> dict[str, dict[str, Any]]:
         return {}
     found = {bundle: recipe_of(bundle) for bundle in bundle_names()}
     return {bundle: recipe.plan(name) for bundle, recipe in found.items() if name in recipe.studies}
+
+
+def write_phantoms(dst: Path, phantom: str, **options: Any) -> None:
+    """Write a data set of phantoms."""
+    run_module("common.phantoms", phantom, dst=dst, **options)
 
 
 def write_real(kind: str, real_dir: str | None, dst: Path, **options: Any) -> None:

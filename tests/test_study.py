@@ -8,6 +8,7 @@ from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
 from ci.study import KINDS, plans_named
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
+from common.studies.patients import PatientsPlan
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
 from common.studies.training import Arm, Synthesizer, TrainingPlan, folder_of
@@ -19,6 +20,13 @@ TRAININGS = [
     for name, recipe in RECIPES.items()
     for plan in ("study", *recipe.studies)
     if recipe.plan(plan).get("kind") == "training"
+]
+
+OF_PATIENTS = [
+    pytest.param(name, recipe.plan(plan), id=f"{name}-{plan}")
+    for name, recipe in RECIPES.items()
+    for plan in recipe.studies
+    if recipe.plan(plan).get("kind") == "patients"
 ]
 
 
@@ -67,6 +75,22 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
         inferer = draws.members.parser.get_parsed_content(draws.members.inferer_id)
         assert inferer.with_members
         assert (inferer.num_samples > 1) == (draws.compared > 1)
+
+
+@pytest.mark.parametrize(("bundle", "plan"), OF_PATIENTS)
+def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle, plan):
+    plan = PatientsPlan(**{key: value for key, value in plan.items() if key != "kind"})
+    compared, overlays = methods(plan.rows, plan.shared), plan.overlays
+    assert any(method.control for method in compared)
+    trained = {training["config"] for training in plan.trainings}
+    for method in compared:
+        parser = bundle_parser(bundle, method.config, *overlays, **{**BEFORE_THE_FILTER, **method.settings})
+        assert callable(parser.get_parsed_content(method.inferer))
+        assert method.control or method.config.replace("inference", "train") in trained
+    for training in plan.trainings:
+        known = bundle_parser(bundle, training["config"], *overlays).config.keys()
+        assert {f"train_{part}" for part in training.get("parts", ())} | training["settings"].keys() <= known
+    assert all("real" in data for data in plan.data.values())
 
 
 def learns_from(data):

@@ -69,7 +69,7 @@ class DetectionStudy:
     Args:
         configs: of the bundle.
         plan: what is compared.
-        folder: with the data set of each scanner; answers and tables are written there.
+        folder: with the data sets; answers and tables are written there.
 
     Raises:
         ValueError: if the plan's ``threshold`` is none of ``THRESHOLDS``.
@@ -82,9 +82,9 @@ class DetectionStudy:
         radius = configs("inference").get_parsed_content("median_radius")
         self.radius, self.otsu = list(ensure_tuple(radius)), plan.threshold == "otsu"
 
-    def cases(self, scanner: str, split: str, count: int | None) -> list[Case]:
+    def cases(self, name: str, split: str, count: int | None) -> list[Case]:
         """Return the first cases of a data set; where slices without lesions do not count, those that have some."""
-        data, plan = self.folder / f"scanner_{scanner}", self.plan
+        data, plan = self.folder / name, self.plan
         read = islice(read_cases(self.configs, data, split, plan.region, **plan.case_settings), count)
         return [case for case in read if case.truth.any() or not plan.lesion_slices_only]
 
@@ -190,7 +190,7 @@ def detection_study(
         tune: compare settings on validation patients instead, without intervals.
     """
     study = DetectionStudy(configs, DetectionPlan(**plan), folder)
-    validation = study.cases("a", "validation", num_patients)
+    validation = study.cases("scanner_a", "validation", num_patients)
     if tune:
         rows = study.tune(methods(study.plan.tuning[:num_rows], study.plan.shared), validation)
         write_csv(folder / "tuning.csv", rows)
@@ -212,7 +212,7 @@ def detection_study(
     }
     sections = []
     for scanner, meaning in SCANNERS.items():
-        cases = study.cases(scanner, "testing", num_patients)
+        cases = study.cases(f"scanner_{scanner}", "testing", num_patients)
         found = study.examine(compared, cases, f"testing_{scanner}", num_seeds, fitted)
         rows = compare(found, fitted, num_bootstraps)
         write_csv(folder / f"study_{scanner}.csv", rows)

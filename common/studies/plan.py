@@ -18,6 +18,7 @@ class Method(NamedTuple):
         pictured: those of them whose rows are in figures, None for all.
         against: row that these are also compared with, beside the first.
         members: samples of a segmentation that are made and compared, by default as many as the study says.
+        control: whether nothing of it was learnt.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Method(NamedTuple):
     pictured: Sequence[Sequence[int]] | None = None
     against: str = ""
     members: int | None = None
+    control: bool = False
 
 
 def methods(rows: Sequence[Mapping[str, Any]], shared: Mapping[str, Mapping[str, Any]] | None = None) -> list[Method]:

@@ -247,18 +247,46 @@ def folder_of(folder: Path, name: str, seed: int | None = None) -> Path:
 
 def _train_synthesizer(run: Run, synthesizer: Synthesizer, folder: Path, own: Path) -> None:
     if not (own / "model.pt").is_file():
-        data = {"dataset_dir": folder / synthesizer.train}
-        _train_part(run, synthesizer.bundle, ("train",), synthesizer.part, own, {**data, **synthesizer.settings})
+        settings = {"dataset_dir": folder / synthesizer.train, **synthesizer.settings}
+        train_parts(
+            run, synthesizer.bundle, ("train",), [synthesizer.part], _weights_of(synthesizer.bundle), own, settings
+        )
 
 
-def _train_part(run: Run, name: str, configs: Sequence[str], part: str, own: Path, settings: Mapping[str, Any]) -> None:
-    """Train one stage of a bundle; the other parts are those that it comes with."""
+def _weights_of(name: str) -> Path:
+    return Path(bundle_root(name)) / "models" / "model.pt"
+
+
+def train_parts(
+    run: Run,
+    name: str,
+    configs: Sequence[str],
+    parts: Sequence[str],
+    first: Path,
+    own: Path,
+    settings: Mapping[str, Any],
+) -> None:
+    """Train stages of a bundle, and write ``model.pt``; a training that was broken off goes on.
+
+    Args:
+        run: see ``Run``.
+        name: of the bundle.
+        configs: that train.
+        parts: that are trained, one after another; empty trains all, afresh.
+        first: weights that the other parts have, and that these begin with where ``finetune`` is set.
+        own: folder that is written to.
+        settings: keys of the configs.
+    """
+    if not parts:
+        run(name, *configs, output_dir=own / "training", model_path=own / "model.pt", **settings, resume=True)
+        return
     unfinished = own / "training" / "model.pt"
     if not unfinished.is_file():
         unfinished.parent.mkdir(parents=True)
-        shutil.copyfile(Path(bundle_root(name)) / "models" / "model.pt", unfinished)
+        shutil.copyfile(first, unfinished)
     paths = {"output_dir": unfinished.parent, "model_path": unfinished}
-    run(name, *configs, **paths, **settings, resume=True, run_id=f"train_{part}")
+    for part in parts:
+        run(name, *configs, **paths, **settings, resume=True, run_id=f"train_{part}")
     shutil.copyfile(unfinished, own / "model.pt")
 
 
@@ -271,12 +299,9 @@ def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int,
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
         configs = ("train", *overlays) if arm.config == "train" else (arm.config,)
-        if plan.part:
-            _train_part(run, name, configs, plan.part, own, settings)
-        else:
-            paths = {"output_dir": own / "training", "model_path": models[""]}
-            all_parts = {"train_parts": "all"} if arm.config == "train" else {}
-            run(name, *configs, **paths, **settings, resume=True, **all_parts)
+        if arm.config == "train" and not plan.part:
+            settings["train_parts"] = "all"
+        train_parts(run, name, configs, [plan.part] if plan.part else [], _weights_of(name), own, settings)
     if plan.last and not models[LAST].is_file():
         (last,) = (own / "training" / "checkpoints").glob("*_last.pt")
         part = last.name.removesuffix("_last.pt")

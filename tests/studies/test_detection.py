@@ -62,7 +62,7 @@ def test_each_row_of_the_plan_has_its_rows_and_is_compared_with_the_first(study)
 def test_the_numbers_of_a_row_are_those_of_its_maps_in_all_organs(study, tmp_path):
     row = table(study() / "study_a.csv")[0]
     examined = DetectionStudy(small_bundle(tmp_path), DetectionPlan(**PLAN), tmp_path / "study")
-    cases, answer = examined.cases("a", "testing", None), examined.answers(Method("ours"), "testing_a", 0)
+    cases, answer = examined.cases("scanner_a", "testing", None), examined.answers(Method("ours"), "testing_a", 0)
     scores = np.concatenate([np.round(answer(case), 3)[case.organ] for case in cases])
     truth = np.concatenate([case.truth[case.organ] for case in cases])
     assert float(row["ap"]) == pytest.approx(average_precision_score(truth, scores))
@@ -86,7 +86,7 @@ def test_a_study_may_be_made_short(study):
 
 def test_what_draws_has_records_for_each_seed(tmp_path):
     study = DetectionStudy(small_bundle(tmp_path), DetectionPlan(**PLAN), tmp_path)
-    cases = study.cases("a", "testing", 2)
+    cases = study.cases("scanner_a", "testing", 2)
     found = study.examine([Method("drawn", drawn=True), Method("once")], cases, "testing", 3)
     assert {row: [len(records) for records in seeds] for row, seeds in found.items()} == {
         "drawn": [2, 2, 2],
@@ -98,8 +98,8 @@ def test_what_draws_has_records_for_each_seed(tmp_path):
 def test_where_slices_without_lesions_do_not_count_a_healthy_patient_is_no_case(tmp_path):
     plans = [DetectionPlan(**PLAN), DetectionPlan(**PLAN, lesion_slices_only=True, threshold="otsu")]
     every, diseased = [DetectionStudy(small_bundle(tmp_path), plan, tmp_path) for plan in plans]
-    assert [len(study.cases("a", "testing", None)) for study in (every, diseased)] == [4, 3]
-    (records,) = diseased.examine([Method("ours")], diseased.cases("a", "testing", None), "testing", 1)["ours"]
+    assert [len(study.cases("scanner_a", "testing", None)) for study in (every, diseased)] == [4, 3]
+    (records,) = diseased.examine([Method("ours")], diseased.cases("scanner_a", "testing", None), "testing", 1)["ours"]
     assert [[row["slice"] for row in record.slice_rows] for record in records] == [[0], [0], [0]]
     assert "hd95_mm" in records[0].slice_rows[0]
 

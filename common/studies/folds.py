@@ -1,0 +1,106 @@
+"""Real data sets whose cases are dealt into folds, perhaps with phantoms beside those that are learnt from."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.prepare import PARTS
+from ..data.sites import in_drawn_order
+from ..files import write_text
+
+Item = dict[str, Any]
+FILES = ("image", "organ", "label")
+
+
+def write_folds(
+    src: str,
+    dst: str,
+    lists: Sequence[str],
+    fold: int | None = None,
+    num_folds: int = 3,
+    tested: Sequence[str] = (),
+    num_validation: int = 3,
+    beside: str = "",
+    seed: int = 0,
+) -> None:
+    """Write a data set whose testing cases are a fold of a real one.
+
+    Cases are dealt in the order of their names, those with lesions and those without apart. Of the others some with
+    lesions are for validation, by a draw, and the rest for training. Without ``fold`` and ``tested`` the parts are
+    those of the lists.
+
+    Args:
+        src: folder with the data sets.
+        dst: folder, made if it is not there; files are copied into it.
+        lists: of cases, such as ``lits/dataset.json``.
+        fold: from 0.
+        num_folds: of all cases.
+        tested: cases, in place of a fold.
+        num_validation: cases.
+        beside: folder of a further data set in ``dst``, whose training cases are learnt from, too.
+        seed: of the draw.
+
+    Raises:
+        ValueError: if ``tested`` has a case that is not there, or nothing is left to learn from.
+    """
+    parts = _lists(Path(src), lists)
+    items = sorted((item for part in PARTS for item in parts[part]), key=lambda item: item["case"])
+    names = list(tested)
+    if unknown := set(names) - {item["case"] for item in items}:
+        raise ValueError(f"expected cases of {', '.join(lists)} to test on, but has none named {', '.join(unknown)}.")
+    if fold is not None:
+        groups = [[item["case"] for item in items if item["image_label"] == k] for k in (0, 1)]
+        names = [case for group in groups for case in group[fold::num_folds]]
+    if names:
+        known = [item for item in items if item["case"] not in names]
+        diseased = [item["case"] for item in known if item["image_label"]]
+        judged = in_drawn_order(diseased, seed)[:num_validation]
+        parts = {
+            "training": [item for item in known if item["case"] not in judged],
+            "validation": [item for item in known if item["case"] in judged],
+            "testing": [item for item in items if item["case"] in names],
+        }
+    if not parts["training"]:
+        raise ValueError(f"expected cases of {', '.join(lists)} to learn from, none is left.")
+    written = {part: [_copied(item, Path(dst)) for item in parts[part]] for part in PARTS}
+    if beside:
+        further = json.loads((Path(dst) / beside / "dataset.json").read_text())["training"]
+        written["training"] += [_moved(item, beside) for item in further]
+    where = "as listed" if not names else f"fold {fold}" if fold is not None else f"{len(names)} cases for testing"
+    content = {"name": ", ".join(lists), "description": f"real patients, {where}", **written}
+    write_text(Path(dst) / "dataset.json", json.dumps(content, indent=1) + "\n")
+
+
+def _lists(src: Path, lists: Iterable[str]) -> dict[str, list[Item]]:
+    """Return the items of each part of all lists, with paths to their files."""
+    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
+    for name in lists:
+        content = json.loads((src / name).read_text())
+        for part in PARTS:
+            parts[part] += [_moved(item, str((src / name).parent)) for item in content.get(part, [])]
+    return parts
+
+
+def _moved(item: Item, folder: str) -> Item:
+    """Return an item whose files lie in a folder."""
+    return {
+        key: _each(value, lambda path: f"{folder}/{path}") if key in FILES else value for key, value in item.items()
+    }
+
+
+def _copied(item: Item, dst: Path) -> Item:
+    """Copy the files of an item and return it with their names."""
+
+    def copy(path: str) -> str:
+        dst.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, dst / Path(path).name)
+        return Path(path).name
+
+    return {key: _each(x, copy) if key in FILES else x for key, x in item.items()}
+
+
+def _each(paths: Any, function: Any) -> Any:
+    """Return what a function makes of a path, or of each of several."""
+    return function(paths) if isinstance(paths, str) else [function(path) for path in paths]

@@ -1,0 +1,118 @@
+"""A study of real patients: what learns is trained in each fold, and its numbers are those of all folds' patients."""
+
+import csv
+from shutil import copyfile
+
+import numpy as np
+import pytest
+from studied import HEAD, small_bundle
+
+from common.studies.detection import DetectionPlan, DetectionStudy
+from common.studies.patients import best_of_patients, patients_study
+from common.studies.plan import Method
+
+PLAN = {
+    "data": {"heads": {}},
+    "folds": 2,
+    "region": HEAD,
+    "trainings": [{"config": "baselines", "parts": ["first", "second"], "settings": {"max_epochs": 1}}],
+    "rows": [
+        {"name": "ours, filter {radius}", "radii": [[0], [1]]},
+        {"name": "learnt", "config": "baselines"},
+        {"name": "control, filter {radius}", "radii": [[0], [3]], "control": True},
+    ],
+    "left_out": {"without the largest": ["testing 3"]},
+}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Run a study, and return the folder of its tables, and what was trained."""
+    small, trained = small_bundle(tmp_path), []
+
+    def configs(bundle, name, **settings):
+        return small(name, **settings)
+
+    def run(bundle, *names, run_id, output_dir, model_path, dataset_dir, **settings):
+        trained.append((dataset_dir.name, run_id))
+        assert model_path.is_file()  # it begins with the weights that there are
+        copyfile(model_path, output_dir / "model.pt") if model_path.parent != output_dir else None
+
+    def study_of(plan=PLAN, **options):
+        patients_study({"small": plan}, configs, run, tmp_path / "study", num_bootstraps=20, **options)
+        return tmp_path / "study", trained
+
+    return study_of
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+def test_rows_are_compared_with_the_best_that_learns_nothing(study):
+    folder, trained = study()
+    rows = table(folder / "all_patients.csv")
+    assert list(rows) == [
+        "ours, filter [0]",
+        "ours, filter [1]",
+        "learnt",
+        "control, filter [0]",
+        "control, filter [3]",
+    ]
+    best = float(rows["control, filter [0]"]["ap"])
+    for row in rows.values():
+        assert float(row["ap_ahead"]) == pytest.approx(float(row["ap"]) - best)
+    assert "'ahead' is of control, filter [0]" in (folder / "report.html").read_text().replace("&#x27;", "'").replace(
+        "&#39;", "'"
+    )
+    assert trained == [(f"heads {n}", f"train_{part}") for n in (0, 1) for part in ("first", "second")]
+
+
+def test_a_study_is_continued(study):
+    study()
+    _, trained = study()
+    assert len(trained) == 4
+
+
+def test_the_numbers_are_means_over_the_patients_of_all_folds(study, tmp_path):
+    folder, _ = study()
+    rows = table(folder / "all_patients.csv")
+    examined = DetectionStudy(small_bundle(tmp_path), DetectionPlan(HEAD, PLAN["rows"], ()), folder)
+    cases, found = examined.cases("heads 0", "testing", None), {}
+    for seeds in examined.examine([Method("ours", radii=[[0]])], cases, "testing", 1).values():
+        found = {record.case: record.row for record in seeds[0]}
+    diseased = [row["ap"] for row in found.values() if row["lesions"]]
+    assert len(found) == 4
+    assert float(rows["ours, filter [0]"]["ap"]) == pytest.approx(np.mean(diseased))  # of both folds: the same patients
+    without = table(folder / "without_the_largest.csv")
+    others = [row["ap"] for case, row in found.items() if row["lesions"] and case != "testing 3"]
+    assert float(without["ours, filter [0]"]["ap"]) == pytest.approx(np.mean(others))
+
+
+def test_a_threshold_is_that_of_the_largest_mean_of_the_patients_dice(study, tmp_path):
+    folder, _ = study()
+    examined = DetectionStudy(small_bundle(tmp_path), DetectionPlan(HEAD, PLAN["rows"], ()), folder)
+    cases = examined.cases("heads 0", "validation", None)
+    (seeds,) = examined.examine([Method("ours", radii=[[1]])], cases, "validation", 1).values()
+    threshold = best_of_patients(seeds[0])
+
+    def mean_dice(limit):
+        dice = []
+        for record in seeds[0]:
+            called = record.counts.scores >= limit
+            hit = record.counts.positives[called].sum()
+            total = hit + record.counts.negatives[called].sum() + record.counts.positives.sum()
+            dice += [2 * hit / total] if record.counts.positives.sum() else []
+        return np.mean(dice)
+
+    choices = np.unique(np.concatenate([record.counts.scores for record in seeds[0]]))
+    assert mean_dice(threshold) == pytest.approx(max(map(mean_dice, choices)))
+
+
+def test_a_study_may_be_made_short(study):
+    plan = {**PLAN, "folds": 0, "trainings": [], "rows": PLAN["rows"][2:], "left_out": {}}
+    folder, trained = study(plan, num_patients=2)
+    assert list(table(folder / "all_patients.csv")) == ["control, filter [0]", "control, filter [3]"]
+    assert "2 patients, 1 with lesions" in (folder / "report.html").read_text()
+    assert not trained
