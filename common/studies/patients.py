@@ -11,11 +11,13 @@ from monai.bundle import ConfigParser
 from ..files import write_csv
 from ..metrics.detection import CaseRecord, pool_pixels, slice_mean
 from ..metrics.intervals import with_interval
+from ..metrics.overlap import dice
 from ..metrics.statistics import Row, Statistic, difference, mean_of, mean_of_cases, mean_of_slices
 from ..report.page import Section, write_page
-from .cases import Configs
+from .answers import Answers
+from .cases import Case, Configs
 from .detection import DetectionPlan, DetectionStudy, Records
-from .plan import methods, rows_of
+from .plan import Method, methods, rows_of
 from .tables import NUM_BOOTSTRAPS, on_page
 from .training import Run, train_parts
 
@@ -41,6 +43,7 @@ class PatientsPlan(NamedTuple):
         overlays: names of configs over all others.
         folds: of the patients; each is a data set ``<name> <fold>``. 0: the data set is one.
         left_out: further tables without some cases, by title.
+        organ: also try how well the organ is found without its mask.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -53,6 +56,7 @@ class PatientsPlan(NamedTuple):
     overlays: Sequence[str] = ()
     folds: int = 0
     left_out: Mapping[str, Sequence[str]] = {}
+    organ: bool = False
 
     def data_sets(self) -> list[str]:
         """Return the names of the data sets that are tried, one after another."""
@@ -85,6 +89,7 @@ def patients_study(
     judged: Records = {}
     controls: list[str] = []
     left_out: dict[str, Sequence[str]] = {}
+    organs: list[Row] = []
     sections: list[Section] = []
     for bundle, fields in plans.items():
         plan = PatientsPlan(**fields)
@@ -100,6 +105,7 @@ def patients_study(
             found = study.examine(compared, cases, f"testing {name}", num_seeds, fitted)
             _put_together(judged, of_validation)
             _put_together(tested, found)
+            organs += organs_found(own, cases, folder / "answers" / f"organs {name}") if plan.organ else []
             controls += [row for method in compared if method.control for row in rows_of(method, study.radius)]
             panels = study.panels(compared, cases, f"testing {name}", next(iter(found.values()))[0])
             sections.append(Section(f"{bundle}, {name}: highest, median and lowest AP", pictures=panels))
@@ -110,6 +116,11 @@ def patients_study(
         table = compare(kept, reference, num_bootstraps)
         write_csv(folder / f"{title.replace(' ', '_')}.csv", table)
         tables.append(Section(title, [explanation(kept, reference)], [on_page(row) for row in table]))
+    if organs:
+        write_csv(folder / "organs.csv", organs)
+        mean = mean_of_cases([row["dice"] for row in organs])
+        shown = {"case": "mean", **with_interval("dice", mean, [row["case"] for row in organs])}
+        tables.append(Section("The organ, found by the network", rows=[on_page(shown), *organs]))
     write_page(folder / "report.html", f"Study of {', '.join(plans)} on real patients", [*tables, *sections], NOTICE)
     print(f"report: {folder / 'report.html'}")
 
@@ -134,6 +145,20 @@ def _of_fold(
         return configs(bundle, config, *plan.overlays, **own, **settings)
 
     return of_fold
+
+
+def organs_found(configs: Configs, cases: Sequence[Case], folder: Path) -> list[Row]:
+    """Return the Dice of each case's organ, as it is found without its mask.
+
+    Args:
+        configs: of the bundle.
+        cases: with the mask, on the config's grid.
+        folder: where answers are kept.
+    """
+    channel = configs("inference").get_parsed_content("inferer").channels.index("organ")
+    answer = Answers(configs, Method("organ"), folder, channel, {})
+    alone = [case._replace(inputs=case.inputs[:, :1]) for case in cases]
+    return [{"case": case.name, "dice": dice(answer(case) > 0, case.organ)} for case in alone]
 
 
 def _put_together(all_folds: Records, fold: Records) -> None:

@@ -5,10 +5,11 @@ from shutil import copyfile
 
 import numpy as np
 import pytest
+import torch
 from studied import HEAD, small_bundle
 
 from common.studies.detection import DetectionPlan, DetectionStudy
-from common.studies.patients import best_of_patients, patients_study
+from common.studies.patients import best_of_patients, organs_found, patients_study
 from common.studies.plan import Method
 
 PLAN = {
@@ -88,6 +89,33 @@ def test_the_numbers_are_means_over_the_patients_of_all_folds(study, tmp_path):
     without = table(folder / "without_the_largest.csv")
     others = [row["ap"] for case, row in found.items() if row["lesions"] and case != "testing 3"]
     assert float(without["ours, filter [0]"]["ap"]) == pytest.approx(np.mean(others))
+
+
+def test_the_organ_is_found_without_its_mask(tmp_path):
+    asked = []
+
+    class Heads:
+        channels = ("anomaly", "organ")
+
+        def __call__(self, inputs, network):
+            asked.append(inputs.shape)
+            found = torch.zeros(1, 2, *inputs.shape[2:])
+            found[:, 1, 2:14, 2:14, 1:2] = 1  # in one slice of two
+            return found
+
+    small = small_bundle(tmp_path)
+
+    def configs(name, **settings):
+        parser = small(name, **settings)
+        inferer = parser.get_parsed_content
+        parser.get_parsed_content = lambda key: Heads() if key == "inferer" else inferer(key)
+        return parser
+
+    examined = DetectionStudy(small, DetectionPlan(HEAD, PLAN["rows"], ()), tmp_path)
+    case = examined.cases("heads", "testing", 1)[0]
+    with_mask = case._replace(inputs=torch.cat([case.inputs, case.inputs], 1))
+    assert organs_found(configs, [with_mask], tmp_path / "organs") == [{"case": "testing 0", "dice": 2 / 3}]
+    assert asked == [case.inputs.shape]
 
 
 def test_a_threshold_is_that_of_the_largest_mean_of_the_patients_dice(study, tmp_path):
