@@ -45,7 +45,7 @@ class Searched:
             else:
                 millilitres = float(np.prod(size_mm)) / 1000
                 clauses = [f"{self.organ} {organ.sum() * millilitres:.0f} ml ({organ_from})", found]
-                sizes = np.bincount(parts.ravel())[1:] * millilitres
+                sizes = np.bincount(parts[mask])[1:] * millilitres
                 if count:
                     largest = equivalent_diameter(1000 * sizes, 3).max()
                     clauses += [f"{sizes.sum():.1f} ml", f"largest {largest:.0f} mm"]

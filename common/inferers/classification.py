@@ -8,7 +8,7 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from .models import finite
+from .models import all_finite, finite
 
 
 class LatentInferer(Inferer):
@@ -46,7 +46,7 @@ class LatentInferer(Inferer):
             ValueError: if the image or the answer is not finite.
         """
         image = convert_to_tensor(inputs, track_meta=False).float()
-        if not image.isfinite().all():
+        if not all_finite(image):
             raise ValueError("the image holds NaN or infinite values.")
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
             logits, latent, centres = network.get_submodule(self.part)(image)

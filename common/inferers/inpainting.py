@@ -139,7 +139,7 @@ class InpaintingInferer(SlicewiseInferer):
         radius = filter_radius(self.median_radius, view)
         anomaly = per_slice(anomaly_map, image, healthy, organ, radius=radius)
         mask = (anomaly >= self.mask_threshold(network)) & organ
-        return from_slices(torch.cat([anomaly, healthy, mask.float(), organ.float()], dim=1), volume.ndim - 1)
+        return torch.cat([from_slices(x, volume.ndim - 1) for x in (anomaly, healthy, mask, organ)])
 
     def inpaint(self, image: Tensor, organ: Tensor, holes: Tensor, where: Any, network: nn.Module) -> Tensor:
         """Return slices with their holes inpainted.

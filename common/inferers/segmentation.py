@@ -120,7 +120,7 @@ class EnsembleInferer(SlicewiseInferer):
         maps = torch.where(view.organ, resample_slices(maps, view.organ.shape[2:]), 0.0)
         mean, variance, kept = maps.split([regions, regions, maps.shape[1] - 2 * regions], dim=1)
         mask = (mean > self.threshold).float().sum(1, keepdim=True)
-        return from_slices(torch.cat([mean, variance, mask, view.organ.float(), kept], dim=1), volume.ndim - 1)
+        return torch.cat([from_slices(x, volume.ndim - 1) for x in (mean, variance, mask, view.organ, kept)])
 
 
 class DiffusionSegmenter(Segmenter):

@@ -17,7 +17,7 @@ from ..progress import bar
 from ..transforms.grid import pixel_size_mm, to_canvas, voxel_size_mm
 from ..transforms.organ import fill_holes
 from .grid import ORGANS, Grid
-from .models import finite
+from .models import all_finite, finite
 from .patches import Patch, in_patches
 
 ORGAN_MULTIPLE = 16
@@ -91,9 +91,10 @@ class PatchwiseInferer(Inferer):
         """
         size_mm = self.size_mm(inputs)
         plain = convert_to_tensor(inputs, track_meta=False).float()
-        if not plain.isfinite().all():
+        if not all_finite(plain):
             raise ValueError("the image holds NaN or infinite values.")
-        return finite(torch.stack([self.examine(image, size_mm, network) for image in plain]))
+        results = [self.examine(image, size_mm, network) for image in plain]
+        return finite(results[0][None] if len(results) == 1 else torch.stack(results))  # a stack of one is a copy
 
     def size_mm(self, image: Tensor) -> tuple[float, ...]:
         """Return what ``examine`` is told of the size of an image's voxels."""

@@ -43,5 +43,5 @@ def smooth_in(
     if boxes:
         rim = int(np.sum(radius))
         around = tuple(slice(max(s.start - rim, 0), s.stop + rim) for s in boxes[0][:2]) + boxes[0][2:]
-        scores[around] = smooth(np.asarray(difference[around], dtype=np.float32), radius)
+        scores[around] = smooth(np.asarray(difference[around], dtype=np.float32), radius, wanted=organ[around])
     return np.where(organ, scores, np.float32(0))

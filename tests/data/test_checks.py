@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from nibabel.affines import from_matvec
 
+from common.data import checks
 from common.data.checks import (
     check_ct,
     check_mr,
@@ -265,6 +266,13 @@ def noise(offset=0.0):
 def test_noise_is_remarked_on_in_any_modality():
     for unusual, image in ((unusual_ct, noise()), (unusual_mr, noise(900)), (unusual_film, noise()[..., 0])):
         assert any("looks like noise" in remark for remark in unusual(image, AFFINE))
+
+
+def test_some_voxels_of_a_large_image_tell_noise_as_all_do(monkeypatch):
+    smooth = np.add.outer(np.arange(60.0), np.add.outer(np.arange(50.0), np.arange(20.0))) * 4 - 300
+    monkeypatch.setattr(checks, "MAX_COMPARED", 2**9)
+    for image, is_noise in ((noise(), True), (smooth.astype(np.float32), False)):
+        assert any("looks like noise" in remark for remark in unusual_ct(image, AFFINE)) == is_noise
 
 
 def test_half_of_hu_is_remarked_on_and_a_window_is_not():

@@ -3,7 +3,7 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
-from common.inferers.models import noise_predictor
+from common.inferers.models import all_finite, noise_predictor
 
 
 def test_a_class_conditional_network_is_told_one_class():
@@ -25,3 +25,12 @@ def test_a_network_of_any_dimension_gives_what_it_gave_in_the_layout_that_suits_
     expected = unet(x_t, timesteps)
     torch.testing.assert_close(noise_predictor(unet)(x_t, timesteps), expected)
     assert unet.conv_in.conv.weight.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_single_value_that_is_no_number_is_seen(value):
+    values = torch.randn(3, 4, 5)
+    assert all_finite(values)
+    assert all_finite(values[:0])
+    values[2, 1, 3] = value
+    assert not all_finite(values)

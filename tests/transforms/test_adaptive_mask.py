@@ -118,3 +118,12 @@ def test_counts_on_a_real_ct_equal_the_recording():
 def test_a_filter_of_a_negative_radius_is_refused(radius):
     with pytest.raises(ValueError, match="must be >= 0, got"):
         smooth(np.zeros((4, 4)), radius)
+
+
+@pytest.mark.parametrize("shape", [(30, 26), (30, 26, 3)])
+@pytest.mark.parametrize("radius", [0, 1, 4, (1, 2)])
+def test_a_filter_that_is_wanted_in_places_says_the_same_there(shape, radius):
+    rng = np.random.default_rng(0)
+    image, wanted = rng.normal(size=shape).astype(np.float32), rng.random(shape) > 0.7
+    assert np.array_equal(smooth(image, radius, wanted)[wanted], smooth(image, radius)[wanted])
+    assert np.array_equal(image, np.random.default_rng(0).normal(size=shape).astype(np.float32))
