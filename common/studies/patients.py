@@ -97,7 +97,7 @@ def patients_study(
         compared = methods(plan.rows[:num_rows], plan.shared)
         known = DetectionPlan(plan.region, plan.rows, (), plan.shared, plan.case_settings, decimals=plan.decimals)
         for name in plan.data_sets():
-            own = _of_fold(bundle, plan, configs, run, folder, name)
+            own = _of_fold(bundle, plan, compared, configs, run, folder, name)
             study = DetectionStudy(own, known, folder)
             learnt, cases = (study.cases(name, split, num_patients) for split in ("validation", "testing"))
             of_validation = study.examine(compared, learnt, f"validation {name}", 1)
@@ -126,22 +126,28 @@ def patients_study(
 
 
 def _of_fold(
-    bundle: str, plan: PatientsPlan, configs: Callable[..., ConfigParser], run: Run, folder: Path, name: str
+    bundle: str,
+    plan: PatientsPlan,
+    compared: Sequence[Method],
+    configs: Callable[..., ConfigParser],
+    run: Run,
+    folder: Path,
+    name: str,
 ) -> Configs:
-    """Train what a fold needs, and return the configs of the bundle with these weights."""
+    """Train what the rows of a fold need, and return the configs of the bundle with these weights."""
     weights: dict[str, Path] = {}
+    needed = {method.config.replace("inference", "train") for method in compared}
     for training in plan.trainings:
         config, own = training["config"], folder / "trainings" / name / f"{bundle} {training['config']}"
         weights[config] = own / "model.pt"
-        if not weights[config].is_file():
+        if config in needed and not weights[config].is_file():
             first = Path(configs(bundle, config).get_parsed_content("model_path"))
             settings = {"dataset_dir": folder / name, **training.get("settings", {})}
             train_parts(run, bundle, (config, *plan.overlays), training.get("parts", ()), first, own, settings)
-    if "train" in weights:
-        weights["inference"] = weights["train"]
 
     def of_fold(config: str, **settings: Any) -> ConfigParser:
-        own = {"model_path": str(weights[config])} if config in weights else {}
+        trained_by = config.replace("inference", "train")
+        own = {"model_path": str(weights[trained_by])} if trained_by in weights else {}
         return configs(bundle, config, *plan.overlays, **own, **settings)
 
     return of_fold
