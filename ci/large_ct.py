@@ -1,4 +1,4 @@
-"""Make a CT as large as scanners write them of a small one: ``python -m ci.large_ct ct.nii.gz large.nii.gz``."""
+"""Make a CT as large as scanners write them: ``python -m ci.large_ct --src ct.nii.gz --dst large.nii.gz``."""
 
 from pathlib import Path
 

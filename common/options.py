@@ -113,7 +113,7 @@ OPTIONS = {
     "threshold": Option("float|null", "of the mask; null takes the one that is stored with the weights"),
     "default_threshold": Option("float", "of the mask where the weights have none and threshold is null"),
     "median_radius": Option("int|[int]", "of the filter of the map", 0, unit="pixels of the network"),
-    "fit_threshold": Option("bool", "fit the threshold on validation cases and store it in the weights"),
+    "fit_threshold": Option("bool", "fit a threshold on validation cases and store it with these settings"),
     "num_bootstraps": Option("int", "draws of the patient bootstrap", 0),
     "num_repeats": Option("int", "runs with other seeds", 1),
     "lesion_slices_only": Option("bool", "score slices with lesions alone"),

@@ -36,18 +36,24 @@ def item(case="a", patient=None, lesions=1, score=30.0, with_label=True, axcodes
 
 
 class Prepared:
-    """An inferer that has its answers from the image."""
+    """An inferer that has its answers from the image, and masks made with 20."""
+
+    def __init__(self, threshold=20.0):
+        self.threshold = threshold
 
     def __call__(self, inputs, network):
         return inputs[:, 1:]
 
+    def mask_threshold(self, network):
+        return self.threshold
 
-def run(items, *handlers, epoch=1, channels=CHANNELS):
+
+def run(items, *handlers, epoch=1, channels=CHANNELS, threshold=20.0):
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(items), batch_size=1),
         network=nn.Identity(),
-        inferer=Prepared(),
+        inferer=Prepared(threshold),
         postprocessing=SplitChannelsd("pred", channels),
         val_handlers=handlers,
     )
@@ -89,7 +95,7 @@ def marked(case, **options):
     return {**item(case, **options), "point": POINTS[case]}
 
 
-class PreparedWithProbability:
+class PreparedWithProbability(Prepared):
     """What ``Prepared`` says, and a probability of 0.7 in slice 2 and of 0.2 in all others."""
 
     def __call__(self, inputs, network):

@@ -35,6 +35,6 @@ def test_a_short_run_says_in_log_and_report_that_its_threshold_was_fitted_with_o
     parser.get_parsed_content("run")
     network, inferer = (parser.get_parsed_content(name) for name in ("network", "inferer"))
     warning, page = inferer.threshold_warning(network), (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert ("the threshold was fitted with" in warning) == bool(network.fitted_with)
+    assert ("the threshold was fitted with" in warning) == bool(network.thresholds[0][1])
     assert [record.message for record in caplog.records if "threshold" in record.message] == [warning] * bool(warning)
     assert html.escape(warning) in page.partition("<h2>")[0]

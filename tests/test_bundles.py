@@ -315,7 +315,7 @@ def test_the_threshold_of_the_weights_was_fitted_with_the_bundles_settings(bundl
         network, inferer = (parser.get_parsed_content(name) for name in ("network_def", "inferer"))
         load_parts(network, bundle / "models" / overlay / "model.pt")
         fitted = network.threshold.isfinite()
-        assert network.fitted_with == (inferer.settings if fitted else {})
+        assert network.thresholds[0][1] == (inferer.settings if fitted else {})
         assert not inferer.threshold_warning(network)
 
 

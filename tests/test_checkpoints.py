@@ -206,14 +206,14 @@ def test_what_a_threshold_was_fitted_with_becomes_what_the_file_says(tmp_path, t
     published.set_threshold(1.0, theirs)
     module.set_threshold(2.0, ours)
     load_parts(module, saved(tmp_path / "model.pt", published))
-    assert (module.threshold, module.fitted_with) == (1, theirs)
+    assert module.thresholds == [(1, theirs)]
 
 
 def test_weights_of_old_versions_are_loaded(tmp_path):
     published, module = (NetworkParts("diffusion", diffusion=nn.Linear(2, 2)) for _ in range(2))
     module.set_threshold(2.0, {"noise_level": 300})
     load_parts(module, saved(tmp_path / "model.pt", published, threshold_settings=None))
-    assert module.fitted_with == {}
+    assert [settings for _, settings in module.thresholds] == [{}]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import torch
 from monai.transforms import Orientation
 from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
-from torch import nn
 
 from ..metrics.detection import (
     CaseRecord,
@@ -44,16 +43,13 @@ class Detection(Scores):
     """Compare the maps of an evaluator with labels, marked points, or the classes of whole images.
 
     The items of its output need ``anomaly``, ``mask`` and ``organ``, each of shape (1, X, Y[, Z]), and ``label`` of the
-    same shape. Cases without a label count if the batch has ``slice_class`` (see ``SliceClassesd``), or the
-    ``image_label`` of a film or a single slice. A ``point`` of the batch, world coordinates in mm, marks a lesion that
-    nobody has outlined; its ``twin`` is the same image of one channel without lesions, with which ``healthy`` is
-    compared. Other cases are passed over.
+    same shape. What the masks are made with the evaluator's inferer says, ``mask_threshold``. Cases without a label
+    count if the batch has ``slice_class`` (see ``SliceClassesd``), or the ``image_label`` of a film or a single slice.
+    A ``point`` of the batch, world coordinates in mm, marks a lesion that nobody has outlined; its ``twin`` is the same
+    image of one channel without lesions, with which ``healthy`` is compared. Other cases are passed over.
 
     Args:
-        network: container with the threshold that the masks are made with.
         output_dir: see ``Scores``.
-        threshold: of the masks; None takes that of the container.
-        default_threshold: used where the container has none.
         num_resamples: see ``Scores``.
         lesion_slices_only: leave out slices without lesions, as the paper's test set does.
         min_area: also leave out those whose lesions fill a smaller share of the slice; how many are kept is in the log.
@@ -76,10 +72,7 @@ class Detection(Scores):
 
     def __init__(
         self,
-        network: nn.Module,
         output_dir: str | None = None,
-        threshold: float | None = None,
-        default_threshold: float = 20.0,
         num_resamples: int = 0,
         lesion_slices_only: bool = False,
         min_area: float = 0.0,
@@ -90,8 +83,8 @@ class Detection(Scores):
         super().__init__(output_dir, num_resamples)
         if threshold_rule not in ("dice", "otsu"):
             raise ValueError(f"threshold_rule must be 'dice' or 'otsu', got {threshold_rule!r}.")
-        self.network, self.threshold, self.default_threshold = network, threshold, default_threshold
         self.otsu, self.in_mm = threshold_rule == "otsu", in_mm
+        self.mask_threshold = float("nan")
         self.options: dict[str, Any] = {
             "lesion_slices_only": lesion_slices_only or min_area > 0,
             "min_area": min_area,
@@ -112,14 +105,6 @@ class Detection(Scores):
     def twins(self) -> list[TwinRecord]:
         """What is kept of cases whose twin is known."""
         return [record for record in self.records if isinstance(record, TwinRecord)]
-
-    @property
-    def mask_threshold(self) -> float:
-        """What the masks are made with."""
-        if self.threshold is not None:
-            return self.threshold
-        fitted = float(getattr(self.network, "threshold", np.nan))
-        return fitted if np.isfinite(fitted) else self.default_threshold
 
     @property
     def fitted_threshold(self) -> float:
@@ -174,6 +159,10 @@ class Detection(Scores):
                 f"{case}: {kept} of {all_with_lesions} slices with lesions are kept, where these fill {share:.0%}."
             )
         return kept
+
+    def _finish(self, engine: Any) -> None:
+        self.mask_threshold = engine.inferer.mask_threshold(engine.network)
+        super()._finish(engine)
 
     def summarise(self) -> tuple[list[Row], dict[str, float]]:
         """Return metrics of pixels, lesions and images, and those of pixels and images for the evaluator."""

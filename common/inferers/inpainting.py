@@ -138,7 +138,7 @@ class InpaintingInferer(SlicewiseInferer):
 
         radius = filter_radius(self.median_radius, view)
         anomaly = per_slice(anomaly_map, image, healthy, organ, radius=radius)
-        mask = (anomaly >= self.mask_threshold(network)) & organ
+        mask = (anomaly >= self.said_threshold(network)) & organ
         return torch.cat([from_slices(x, volume.ndim - 1) for x in (anomaly, healthy, mask, organ)])
 
     def inpaint(self, image: Tensor, organ: Tensor, holes: Tensor, where: Any, network: nn.Module) -> Tensor:

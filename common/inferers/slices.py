@@ -195,7 +195,7 @@ class PatchwiseInferer(Inferer):
         """Return what is doubtful about the threshold of masks in a sentence; nothing where no mask has one.
 
         Args:
-            network: container with the ``threshold`` and what it was ``fitted_with``.
+            network: container with the ``thresholds``.
         """
         return ""
 
@@ -252,26 +252,35 @@ class SlicewiseInferer(PatchwiseInferer):
         return ORGANS[self.grid.organ]
 
     def mask_threshold(self, network: nn.Module) -> float:
-        """Return the threshold of masks, and say what is doubtful about it."""
-        if warning := self.threshold_warning(network):
-            logger.warning(warning)
+        """Return the threshold of masks: the given one, that of the weights for these settings, or the default."""
         if self.threshold is not None:
             return self.threshold
-        fitted = _fitted_threshold(network)
+        fitted, _ = self._fitted(network)
         return fitted if np.isfinite(fitted) else self.default_threshold
+
+    def said_threshold(self, network: nn.Module) -> float:
+        """Return ``mask_threshold``, and say what is doubtful about it."""
+        if warning := self.threshold_warning(network):
+            logger.warning(warning)
+        return self.mask_threshold(network)
 
     def threshold_warning(self, network: nn.Module) -> str:
         """Return what is doubtful about the threshold of masks in a sentence, or nothing."""
         if self.threshold is not None:
             return ""
-        if not np.isfinite(_fitted_threshold(network)):
+        fitted, theirs = self._fitted(network)
+        if not np.isfinite(fitted):
             return f"the weights bring no threshold: masks are made with {self.default_threshold:g}."
-        theirs, ours = getattr(network, "fitted_with", {}), self.settings
+        ours = self.settings
         others = [name for name in theirs if not np.array_equal(theirs[name], ours.get(name, np.nan))]
         if not others:
             return ""
-        fitted, here = (" and ".join(_told(name, settings) for name in others) for settings in (theirs, ours))
-        return f"the threshold was fitted with {fitted}; this run has {here}: the mask may be too small or too large."
+        then, here = (" and ".join(_told(name, settings) for name in others) for settings in (theirs, ours))
+        return f"the threshold was fitted with {then}; this run has {here}: the mask may be too small or too large."
+
+    def _fitted(self, network: Any) -> tuple[float, Mapping[str, Any]]:
+        """Return the threshold of a container for these settings, NaN if it has none, and what it was fitted with."""
+        return network.threshold_for(self.settings) if hasattr(network, "threshold_for") else (np.nan, {})
 
 
 def image_and_organ(volume: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -293,10 +302,6 @@ def per_slice(function: Callable[..., NDArray[Any]], *slices: Tensor, **options:
     arrays = [x[:, 0].movedim(0, -1).cpu().numpy() for x in slices]
     result = torch.from_numpy(np.ascontiguousarray(function(*arrays, **options)))
     return result.movedim(-1, 0)[:, None].to(slices[0].device)
-
-
-def _fitted_threshold(network: nn.Module) -> float:
-    return float(getattr(network, "threshold", np.nan))
 
 
 def _told(name: str, settings: Mapping[str, Any]) -> str:

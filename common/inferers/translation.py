@@ -212,6 +212,6 @@ class TranslationInferer(SlicewiseInferer):
             found = [threshold_otsu(a[o]) if len(np.unique(a[o])) > 1 else np.inf for a, o in pairs]
             return anomaly.new_tensor(found)[:, None, None, None]
         if self.relative_threshold is None:
-            return self.mask_threshold(network)
+            return self.said_threshold(network)
         highest = anomaly.amax((1, 2, 3), keepdim=True)
         return torch.where(highest > 0, self.relative_threshold * highest, torch.inf)

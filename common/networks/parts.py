@@ -4,15 +4,20 @@ import json
 from collections.abc import Mapping
 from copy import copy
 from inspect import signature
+from math import isnan
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import SETTINGS, refuse_other_weights
 
 SETTINGS_LENGTH = 512
-"""Bytes that are kept for the settings of a threshold."""
+"""Bytes that are kept for the settings of thresholds."""
+
+OTHERS = "others"
+"""Where the settings of the first threshold have those of the others, each with what is not as with the first."""
 
 
 class NetworkParts(nn.Module):
@@ -23,8 +28,8 @@ class NetworkParts(nn.Module):
 
     Attributes:
         threshold: of the anomaly map, in its unit, fitted on validation cases; NaN until then. Part of the weights.
-        threshold_settings: what ``fitted_with`` returns, as the bytes of a padded text, since weights are tensors whose
-            sizes loaders compare. Part of the weights, but for those of old versions.
+        threshold_settings: what it was fitted with, and the thresholds for other settings, as the bytes of a padded
+            text, since weights are tensors whose sizes loaders compare. Part of the weights, but for old versions.
 
     Args:
         main: name of the part that ``forward`` runs.
@@ -56,14 +61,40 @@ class NetworkParts(nn.Module):
         self.register_load_state_dict_post_hook(refuse_other_weights)
 
     @property
-    def fitted_with(self) -> dict[str, Any]:
-        """Numbers that the threshold was fitted with, by the names of keys; none where the weights do not tell."""
-        return json.loads(bytes(self.threshold_settings.tolist()))
+    def thresholds(self) -> list[tuple[float, dict[str, Any]]]:
+        """All thresholds, the first one first, each with the numbers that it was fitted with, by the names of keys."""
+        told = json.loads(bytes(self.threshold_settings.tolist()))
+        others = told.pop(OTHERS, [])
+        return [(float(self.threshold), told), *((threshold, told | differing) for threshold, differing in others)]
 
-    def set_threshold(self, threshold: float, settings: Mapping[str, Any]) -> None:
-        """Set the threshold, and what it was fitted with."""
-        self.threshold.fill_(threshold)
-        self.threshold_settings.copy_(_as_bytes(settings))
+    def threshold_for(self, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
+        """Return the threshold that was fitted with some settings, or else the first one, and what it was fitted with.
+
+        Args:
+            settings: numbers, by the names of keys. NaN, and no settings, where nothing was fitted.
+        """
+        known = self.thresholds
+        return next((each for each in known if not differing(each[1], settings)), known[0])
+
+    def set_threshold(self, threshold: float, settings: Mapping[str, Any], beside: bool = False) -> None:
+        """Set the threshold, and what it was fitted with.
+
+        Args:
+            threshold: of the anomaly map, in its unit.
+            settings: numbers, by the names of keys.
+            beside: keep those that were fitted with other settings, the first one as the first.
+
+        Raises:
+            ValueError: if there are more than can be kept.
+        """
+        own = (threshold, dict(settings))
+        kept = [each for each in self.thresholds if beside and not isnan(each[0])]
+        same = [not differing(theirs, settings) for _, theirs in kept]
+        kept = [own if is_same else each for each, is_same in zip(kept, same, strict=True)]
+        (first, told), *others = kept if any(same) else [*kept, own]
+        differences = [(number, differing(theirs, told)) for number, theirs in others]
+        self.threshold_settings.copy_(_as_bytes({**told, OTHERS: differences} if others else told))
+        self.threshold.fill_(first)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         state_dict.setdefault(prefix + SETTINGS, _as_bytes({}))
@@ -96,5 +127,13 @@ def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts
     return other
 
 
+def differing(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that others have not, or have otherwise."""
+    return {name: own for name, own in settings.items() if not np.array_equal(own, others.get(name, np.nan))}
+
+
 def _as_bytes(settings: Mapping[str, Any]) -> Tensor:
-    return torch.tensor(list(json.dumps(settings).ljust(SETTINGS_LENGTH).encode()), dtype=torch.uint8)
+    text = json.dumps(settings).ljust(SETTINGS_LENGTH).encode()
+    if len(text) > SETTINGS_LENGTH:
+        raise ValueError(f"the settings of {1 + len(settings[OTHERS])} thresholds are more than weights can keep.")
+    return torch.tensor(list(text), dtype=torch.uint8)

@@ -28,7 +28,7 @@ def fit_threshold(evaluator: SupervisedEvaluator, detection: Any, network: nn.Mo
 
 
 def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path: str, inferer: Any) -> None:
-    """Store the threshold that an evaluation fitted in the published weights.
+    """Store the threshold that an evaluation fitted in the published weights, beside those for other settings.
 
     Args:
         fit: false leaves the weights alone.
@@ -42,13 +42,13 @@ def publish_threshold(fit: bool, detection: Any, network: nn.Module, model_path:
     """
     if not fit:
         return
-    _set_threshold(network, detection.fitted_threshold, inferer)
+    _set_threshold(network, detection.fitted_threshold, inferer, beside=True)
     save_on_rank_0(network.state_dict(), model_path)
     logger.info(f"it is stored in {model_path}.")
 
 
-def _set_threshold(network: Any, threshold: float, inferer: Any) -> None:
+def _set_threshold(network: Any, threshold: float, inferer: Any, beside: bool = False) -> None:
     if threshold != threshold:
         raise ValueError("no validation case has lesions: the threshold of the masks was not fitted.")
-    network.set_threshold(threshold, inferer.settings)
+    network.set_threshold(threshold, inferer.settings, beside)
     logger.info(f"threshold of the masks: {threshold:.4g}, fitted on validation cases.")

@@ -8,7 +8,6 @@ from evaluated import (
     ORIENTATIONS,
     Prepared,
     classified,
-    container,
     film,
     item,
     marked,
@@ -32,7 +31,7 @@ from common.transforms.channels import SplitChannelsd
 
 
 def test_the_report_of_films_has_no_volumes(tmp_path):
-    detection = Detection(container())
+    detection = Detection()
     handler = CaseReport(str(tmp_path), "Title", scores=detection)
     run([film("a", True), film("b", False, 0.1)], detection, handler, channels=FILM_CHANNELS)
     assert np.isnan(handler.rows[0]["mask, ml"])
@@ -41,7 +40,7 @@ def test_the_report_of_films_has_no_volumes(tmp_path):
 
 
 def test_the_classifiers_confidence_stands_in_tables_and_report(tmp_path):
-    detection = Detection(container(), str(tmp_path))
+    detection = Detection(str(tmp_path))
     report = CaseReport(str(tmp_path), "Title", scores=detection, num_slices=1)
     run_with_probability([item("a"), marked("below", with_label=False)], detection, report)
     a, below = table(tmp_path / "per_patient.csv")
@@ -53,7 +52,7 @@ def test_the_classifiers_confidence_stands_in_tables_and_report(tmp_path):
 
 
 def test_a_page_of_marked_cases_alone_has_their_distances(tmp_path):
-    detection = Detection(container())
+    detection = Detection()
     handler = CaseReport(str(tmp_path), "Title", scores=detection, num_slices=1)
     run([marked("beside", with_label=False)], detection, handler)
     assert headings(tmp_path) == ["What was found", "Cases", "Detection by case", "Versions"]
@@ -109,7 +108,7 @@ def report(tmp_path_factory):
     """The report of a run with two cases, one of them without label, and a case that failed: handler and folder."""
     folder, failures = tmp_path_factory.mktemp("eval"), Failures()
     failures.add("broken", "there is <no> organ")
-    detection = Detection(container())
+    detection = Detection()
     handler = CaseReport(str(folder), "Title", "Notice", {"seed": 0}, detection, failures, num_slices=1)
     run([item("z"), item(NAME, with_label=False, score=15.0)], detection, handler)
     return handler, folder
@@ -226,7 +225,7 @@ def test_the_page_holds_the_picture_of_each_case_and_three_of_curves(report):
 
 
 def test_without_labels_the_page_says_nothing_of_detection(tmp_path):
-    detection = Detection(container())
+    detection = Detection()
     run([item(with_label=False)], detection, CaseReport(str(tmp_path), "Title", scores=detection, num_slices=1))
     assert headings(tmp_path) == ["What was found", "Cases", "Versions"]
 

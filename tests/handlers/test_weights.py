@@ -25,7 +25,7 @@ def test_weights_of_another_network_end_the_run_with_one_sentence(tmp_path):
 
 
 def test_missing_weights_end_the_run_before_a_case_is_done(tmp_path):
-    detection = Detection(container())
+    detection = Detection()
     with pytest.raises(FileNotFoundError, match="no weights at"):
         run([item()], LoadWeights(container(), str(tmp_path / "model.pt")), detection)
     assert detection.records == []

@@ -157,6 +157,16 @@ def test_a_run_with_other_settings_than_the_thresholds_says_so(network, caplog):
     ]
 
 
+def test_of_several_thresholds_that_of_the_settings_is_taken_and_nothing_is_said(network, caplog):
+    network.set_threshold(0.1, {**FITTED_WITH, "num_inference_steps": 100})
+    network.set_threshold(0.3, FITTED_WITH, beside=True)
+    inferer = ddim(guidance_scale=5.0)
+    result = maps(inferer(brain(), network))
+    assert inferer.mask_threshold(network) == 0.3
+    assert torch.equal(result["mask"] > 0, (result["anomaly"] >= 0.3) & (result["organ"] > 0))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("fitted_with", [FITTED_WITH, {}], ids=["the same", "not told"])
 def test_a_run_with_the_settings_of_the_threshold_says_nothing_of_it(network, caplog, fitted_with):
     network.set_threshold(0.1, fitted_with)

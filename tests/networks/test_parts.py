@@ -104,7 +104,31 @@ def test_what_the_threshold_was_fitted_with_comes_with_the_weights():
     fitted, other = container(), container()
     fitted.set_threshold(12.5, FITTED_WITH)
     other.load_state_dict(fitted.state_dict())
-    assert (other.threshold, other.fitted_with) == (12.5, FITTED_WITH)
+    assert other.thresholds == [(12.5, FITTED_WITH)]
+
+
+def test_thresholds_for_other_settings_are_kept_beside_the_first_one():
+    fitted, other = container(), container()
+    usual, few, many, new = ({**FITTED_WITH, "num_inference_steps": n} for n in (50, 5, 1000, 7))
+    for threshold, settings in ((12.5, usual), (9.0, few), (13.0, many), (8.5, few)):
+        fitted.set_threshold(threshold, settings, beside=True)
+    other.load_state_dict(fitted.state_dict())
+    assert other.thresholds == [(12.5, usual), (8.5, few), (13.0, many)]
+    assert other.threshold == 12.5
+    assert other.threshold_for(few) == (8.5, few)
+    assert other.threshold_for(new) == (12.5, usual)
+    other.set_threshold(11.0, usual, beside=True)
+    assert other.thresholds == [(11.0, usual), (8.5, few), (13.0, many)]
+    other.set_threshold(3.0, few)
+    assert other.thresholds == [(3.0, few)]
+
+
+def test_more_thresholds_than_weights_can_keep_are_refused():
+    network, long = container(), {f"a setting of some length {n}": n for n in range(15)}
+    network.set_threshold(1.0, FITTED_WITH)
+    with pytest.raises(ValueError, match="2 thresholds are more than weights can keep"):
+        network.set_threshold(2.0, long, beside=True)
+    assert network.thresholds == [(1.0, FITTED_WITH)]
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -115,7 +139,7 @@ def test_weights_of_old_versions_do_not_say_what_their_threshold_was_fitted_with
     del old.threshold_settings
     theirs, ours = (nn.Sequential(each) if isinstance(wrap, nn.Sequential) else each for each in (old, network))
     ours.load_state_dict(theirs.state_dict(), strict=strict)
-    assert network.fitted_with == {}
+    assert [settings for _, settings in network.thresholds] == [{}]
 
 
 def test_the_threshold_is_not_trained():
@@ -182,7 +206,7 @@ def test_the_threshold_is_shared():
     network = container()
     other = with_part(network, "diffusion", nn.Identity())
     network.set_threshold(7.0, FITTED_WITH)
-    assert (other.threshold, other.fitted_with) == (7, FITTED_WITH)
+    assert other.thresholds == [(7, FITTED_WITH)]
 
 
 def test_a_container_with_another_part_refuses_other_weights_too():

@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 from evaluated import CHANNELS, Prepared, container, item
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,6 +11,7 @@ class Inferer(Prepared):
     channels = CHANNELS
 
     def __init__(self, scale=1.0):
+        super().__init__()
         self.scale, self.settings = scale, {"scale": scale}
 
     def __call__(self, inputs, network):
@@ -28,7 +27,7 @@ def network():
 def task(tmp_path, network):
     training = Training("cpu", str(tmp_path), str(tmp_path), str(tmp_path / "model.pt"), 1)
     cases = [item("a"), item("b", lesions=0)]
-    return Task(training, network, container(), cases, dict, Inferer(), partial(Detection, network), Inferer(2.0))
+    return Task(training, network, container(), cases, dict, Inferer(), Detection, Inferer(2.0))
 
 
 def test_scores_and_pictures_of_validation_cases_go_to_tensorboard(task, tmp_path):
@@ -40,12 +39,11 @@ def test_scores_and_pictures_of_validation_cases_go_to_tensorboard(task, tmp_pat
 
 def test_the_threshold_fits_what_the_full_inferer_finds_and_is_kept_with_its_settings(task, network):
     task.fit_threshold()
-    assert network.threshold == 60  # a lesion of 30, twice as high
-    assert network.fitted_with == {"scale": 2}
+    assert network.thresholds == [(60, {"scale": 2})]  # a lesion of 30, twice as high
 
 
 def test_nothing_is_fitted_to_cases_without_lesions(tmp_path, network, caplog):
     training = Training("cpu", str(tmp_path), str(tmp_path), str(tmp_path / "model.pt"), 1)
     cases = [item("b", lesions=0)]
-    Task(training, network, network, cases, dict, Inferer(), partial(Detection, network), Inferer()).fit_threshold()
+    Task(training, network, network, cases, dict, Inferer(), Detection, Inferer()).fit_threshold()
     assert "was not fitted" in caplog.text

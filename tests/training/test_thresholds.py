@@ -32,7 +32,14 @@ def test_a_fitted_threshold_and_what_it_was_fitted_with_become_part_of_the_weigh
     publish_threshold(True, Found(), container(), str(tmp_path / "model.pt"), Inferer())
     network = container()
     load_parts(network, tmp_path / "model.pt")
-    assert (network.threshold, network.fitted_with) == (12.5, {"noise_level": 300})
+    assert network.thresholds == [(12.5, {"noise_level": 300})]
+
+
+def test_a_threshold_for_other_settings_is_stored_beside_those_that_are_there(tmp_path):
+    network, other = container(), Inferer()
+    network.set_threshold(7.0, {"noise_level": 100})
+    publish_threshold(True, Found(), network, str(tmp_path / "model.pt"), other)
+    assert network.thresholds == [(7.0, {"noise_level": 100}), (12.5, other.settings)]
 
 
 def test_weights_are_left_alone_unless_a_fit_is_wanted(tmp_path):
