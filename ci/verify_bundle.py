@@ -34,7 +34,7 @@ REQUIRED = (
 OWN_FILES = (("models", "model.pt"), ("demo", "dataset.json"))
 """What the bundle has, and in a folder of its own each overlay that runs at once."""
 
-MAX_FILE, MAX_DEMO, MAX_MODELS = 6 * 2**20, 2 * 2**20, 12 * 2**20
+MAX_FILE, MAX_DEMO, MAX_MODELS = 6 * 2**20, 2 * 2**20, 18 * 2**20
 RESERVED = ("result", "image", "label", "model", "output", "logging")
 """Words of MONAI Label's requests, with which no displayable config may begin."""
 
