@@ -28,7 +28,8 @@ class Recipe(NamedTuple):
         fast: keys that make a run short, by config.
         study: its ``kind``, options of the ``patients`` that are drawn for it, of a study of trainings of each data
             set, and what the plan of that kind has, see ``common.studies``.
-        studies: further ones, by name; one with a ``base`` has what another one has, but for what it says itself.
+        studies: further ones, by name; one with a ``base`` has what another one has, but for what it says itself, and
+            what is null there.
         benchmark: settings that ``ci.benchmark`` compares; ``long`` ones take minutes.
         gpu_check: ``settings`` of the inferer at the paper's size, which cost less than the paper's own and find
             something to do in the demonstration, and options of its ``gates``, see ``ci.gpu_check``.
@@ -58,7 +59,8 @@ class Recipe(NamedTuple):
     def plan(self, name: str) -> dict[str, Any]:
         """Return a study, ``study`` or one of ``studies``."""
         fields = dict({"study": self.study, **self.studies}[name])
-        return {**self.plan(fields.pop("base")), **fields} if "base" in fields else fields
+        whole = {**self.plan(fields.pop("base")), **fields} if "base" in fields else fields
+        return {name: value for name, value in whole.items() if value is not None}
 
 
 def bundle_names() -> list[str]:

@@ -70,10 +70,10 @@ def study(
     data = fields["data"] if "data" in fields else patients_of(fields.pop("patients"))
     if fields.get("folds"):
         data = {f"{name} {n}": {**data[name], "fold": n} for name in data for n in range(fields["folds"])}
+    draw = partial(write_phantoms, phantom=recipe_of(first).phantom, num_workers=num_workers)
     for name, patients in data.items():
         if (folder / name / "dataset.json").is_file():
             continue
-        draw = partial(write_phantoms, phantom=recipe_of(first).phantom, num_workers=num_workers)
         given = dict(patients)
         if "beside" in given:
             draw(folder / name / "phantoms", **given["beside"])

@@ -8,7 +8,7 @@ from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
 from ci.study import KINDS, plans_named
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
-from common.studies.patients import PatientsPlan
+from common.studies.patients import PatientsPlan, trained_by
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
 from common.studies.training import Arm, Synthesizer, TrainingPlan, folder_of
@@ -86,11 +86,19 @@ def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle
     for method in compared:
         parser = bundle_parser(bundle, method.config, *overlays, **{**BEFORE_THE_FILTER, **method.settings})
         assert callable(parser.get_parsed_content(method.inferer))
-        assert method.control or method.config.replace("inference", "train") in trained
+        assert method.control or trained_by(method.config) in trained
     for training in plan.trainings:
         known = bundle_parser(bundle, training["config"], *overlays).config.keys()
         assert {f"train_{part}" for part in training.get("parts", ())} | training["settings"].keys() <= known
     assert all("real" in data for data in plan.data.values())
+
+
+def test_a_plan_has_what_its_base_has_but_for_what_it_says_and_what_is_null():
+    recipe = recipe_of(next(iter(STUDIES)))._replace(
+        study={"kind": "one", "rows": [1], "patients": {"testing": 2}},
+        studies={"other": {"base": "study", "kind": "two", "patients": None}},
+    )
+    assert recipe.plan("other") == {"kind": "two", "rows": [1]}
 
 
 def learns_from(data):

@@ -84,7 +84,12 @@ def patients_study(
         num_seeds: of what draws.
         num_rows: of each bundle, the first ones; all by default.
         num_bootstraps: of the intervals.
+
+    Raises:
+        ValueError: if no row is a control.
     """
+    if not any(row.get("control") for fields in plans.values() for row in fields["rows"][:num_rows]):
+        raise ValueError("expected a row without a network, to compare the others with; take more rows.")
     tested: Records = {}
     judged: Records = {}
     controls: list[str] = []
@@ -136,7 +141,7 @@ def _of_fold(
 ) -> Configs:
     """Train what the rows of a fold need, and return the configs of the bundle with these weights."""
     weights: dict[str, Path] = {}
-    needed = {method.config.replace("inference", "train") for method in compared}
+    needed = {trained_by(method.config) for method in compared}
     for training in plan.trainings:
         config, own = training["config"], folder / "trainings" / name / f"{bundle} {training['config']}"
         weights[config] = own / "model.pt"
@@ -146,11 +151,16 @@ def _of_fold(
             train_parts(run, bundle, (config, *plan.overlays), training.get("parts", ()), first, own, settings)
 
     def of_fold(config: str, **settings: Any) -> ConfigParser:
-        trained_by = config.replace("inference", "train")
-        own = {"model_path": str(weights[trained_by])} if trained_by in weights else {}
+        trained = weights.get(trained_by(config))
+        own = {"model_path": str(trained)} if trained else {}
         return configs(bundle, config, *plan.overlays, **own, **settings)
 
     return of_fold
+
+
+def trained_by(config: str) -> str:
+    """Return the name of the config that trains the weights of another one; one that stands alone trains its own."""
+    return "train" if config == "inference" else config
 
 
 def organs_found(configs: Configs, cases: Sequence[Case], folder: Path) -> list[Row]:

@@ -144,3 +144,8 @@ def test_a_study_may_be_made_short(study):
     assert list(table(folder / "all_patients.csv")) == ["control, filter [0]", "control, filter [3]"]
     assert "2 patients, 1 with lesions" in (folder / "report.html").read_text()
     assert not trained
+
+
+def test_without_a_control_nothing_is_trained(study):
+    with pytest.raises(ValueError, match="expected a row without a network"):
+        study(num_rows=1)
