@@ -146,6 +146,8 @@ class Training:
 
 
 NEEDS = "anything to learn from"
+WITHOUT_BFLOAT16 = ("DEFAULT", "AVX2")
+"""Processors, as torch names what they can, that compute with it by detours."""
 
 
 class Stage:
@@ -331,6 +333,10 @@ def run_stage(
     training.begin(name, network)
     keep_checkpoints(trainer, evaluator, lr_scheduler, module, name, training, ema)
     if training.amp and torch.device(training.device).type == "cpu":
+        if torch.backends.cpu.get_cpu_capability() in WITHOUT_BFLOAT16:
+            logger.warning(
+                "this processor has no instructions for bfloat16: a step with amp may take ten times as long."
+            )
         trainer.inferer = MixedOnCPU(trainer.inferer)  # type: ignore[attr-defined]
     trainer.run()
 

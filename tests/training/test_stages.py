@@ -127,6 +127,13 @@ def test_mixed_precision_on_a_cpu_calls_the_network_in_bfloat16_and_learns_from_
     assert weights(tmp_path)["second.weight"].dtype == torch.float32
 
 
+@pytest.mark.parametrize(("capability", "told"), [("AVX2", True), ("AVX512", False)])
+def test_mixed_precision_is_warned_of_where_a_processor_is_slow_at_it(tmp_path, monkeypatch, caplog, capability, told):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    stage(tmp_path, container(), amp=True)
+    assert ("no instructions for bfloat16" in caplog.text) == told
+
+
 def test_a_finished_stage_is_not_trained_again(tmp_path):
     stage(tmp_path, container())
     published = weights(tmp_path)
