@@ -24,12 +24,13 @@ from common.checkpoints import load_parts
 from common.inferers.synthesis import SynthesisInferer
 from common.metrics.segmentation import examine_segmentation, segmentation_statistics
 from common.studies.plan import methods
+from common.timing import Stopwatch, synchronise
 from common.transforms.grid import pixel_size_mm
 
 from . import bundle_parser
 from .recipes import recipe_of
 from .steps import time_steps
-from .timing import Stopwatch, line, synchronise
+from .timing import line
 from .volumes import time_tumours
 
 

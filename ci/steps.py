@@ -10,7 +10,9 @@ from monai.bundle import ConfigParser
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from .timing import line, synchronise
+from common.timing import synchronise
+
+from .timing import line
 
 METHODS = ("vanilla", "learn_to_ignore")
 REPEATS = 9

@@ -16,7 +16,7 @@ import fire
 
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
-from common.studies.folds import write_folds
+from common.studies.folds import write_folds, write_shares
 from common.studies.origins import origins_study
 from common.studies.painted import write_painted
 from common.studies.patients import patients_study
@@ -34,7 +34,12 @@ KINDS: dict[str, Callable[..., None]] = {
 }
 """Studies of one bundle, but for trainings."""
 
-REAL: dict[str, Callable[..., None]] = {"painted_films": write_painted, "stacks": write_stacks, "folds": write_folds}
+REAL: dict[str, Callable[..., None]] = {
+    "painted_films": write_painted,
+    "stacks": write_stacks,
+    "folds": write_folds,
+    "shares": write_shares,
+}
 """Data sets that are made of real ones, by the name that plans have for them."""
 
 

@@ -2,17 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+from common.timing import synchronise
 
 
 def time_of(call: Callable[[], object], repeats: int = 1, warm_up: int = 0) -> float:
@@ -38,52 +29,3 @@ def time_of(call: Callable[[], object], repeats: int = 1, warm_up: int = 0) -> f
 def line(name: str, value: str) -> None:
     """Print a figure under its name."""
     print(f"{name:36s} {value}", flush=True)
-
-
-class Stopwatch:
-    """Adds up the time that a module takes, for its answers and for their gradients, within a ``with`` block.
-
-    Args:
-        module: any.
-
-    Attributes:
-        seconds: of all calls.
-        gradient_seconds: of the ways back through them.
-        calls: of the module.
-        images: of all calls.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.started, self.hooks = module, 0.0, list[RemovableHandle]()
-        self.seconds = self.gradient_seconds = 0.0
-        self.calls = self.images = 0
-
-    def __enter__(self) -> Self:
-        """Start to listen."""
-        self.hooks = [
-            self.module.register_forward_pre_hook(self._start),
-            self.module.register_forward_hook(self._answered),
-            self.module.register_full_backward_pre_hook(self._start),
-            self.module.register_full_backward_hook(self._differentiated),
-        ]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Leave the module as it was."""
-        for hook in self.hooks:
-            hook.remove()
-
-    def _start(self, module: nn.Module, given: Any) -> None:
-        synchronise()
-        self.started = time.perf_counter()
-
-    def _answered(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        self.seconds += self._elapsed()
-        self.calls, self.images = self.calls + 1, self.images + len(inputs[0])
-
-    def _differentiated(self, module: nn.Module, *gradients: Any) -> None:
-        self.gradient_seconds += self._elapsed()
-
-    def _elapsed(self) -> float:
-        synchronise()
-        return time.perf_counter() - self.started

@@ -11,7 +11,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import nn
 
-from .timing import Stopwatch, line, time_of
+from common.timing import Stopwatch
+
+from .timing import line, time_of
 
 BATCHES = (1, 2, 4, 8)
 TUMOURS = 8

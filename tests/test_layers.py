@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "paths": set(),
     "files": set(),
     "progress": set(),
+    "timing": set(),
     "options": {"files"},
     "sequences": set(),
     "schedulers": set(),
@@ -31,7 +32,18 @@ MAY_IMPORT = {
     "handlers": {"files", "metrics", "checkpoints", "report"},
     "training": {"files", "checkpoints", "handlers", "losses", "report", "transforms"},
     "evaluation": {"files", "progress"},
-    "studies": {"files", "progress", "data", "metrics", "checkpoints", "report", "handlers", "transforms", "paths"},
+    "studies": {
+        "files",
+        "progress",
+        "timing",
+        "data",
+        "metrics",
+        "checkpoints",
+        "report",
+        "handlers",
+        "transforms",
+        "paths",
+    },
 }
 MODULES = sorted((ROOT / "common").rglob("*.py"))
 

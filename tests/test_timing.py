@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ci.timing import Stopwatch, time_of
+from ci.timing import time_of
+from common.timing import Stopwatch
 
 
 def test_the_fastest_of_some_calls_is_what_a_call_takes():
@@ -29,6 +30,7 @@ def test_a_stopwatch_counts_calls_and_images_and_the_way_back_and_leaves_no_trac
     module(image).sum().backward()
     assert (watch.calls, watch.images) == (2, 7)
     assert watch.seconds > 0
+    assert watch.gradients == 2
     assert watch.gradient_seconds > 0
     assert not module._forward_hooks
     assert not module._backward_hooks

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,13 @@ from numpy.typing import NDArray
 
 from ..checkpoints import load_parts
 from ..files import replacing
+from ..metrics.statistics import Row
+from ..timing import Stopwatch
 from .cases import Case, Configs
 from .plan import Method
+
+COSTS = ("calls", "gradients", "seconds")
+"""Of an answer: evaluations of networks, each image of a batch for itself, those with a gradient, and its time."""
 
 
 class Answers:
@@ -47,16 +54,26 @@ class Answers:
 
     def __call__(self, case: Case) -> NDArray[np.float32]:
         """Return the channels of the answer, shape (X, Y, Z) or (K, X, Y, Z)."""
+        with np.load(self._kept(case)) as kept:
+            return kept["answer"]
+
+    def cost(self, case: Case) -> Row:
+        """Return what a slice has taken: ``calls`` of networks, ``gradients`` through them, ``seconds``."""
+        with np.load(self._kept(case)) as kept:
+            return {name: float(kept[name]) / case.image.shape[-1] for name in COSTS}
+
+    def _kept(self, case: Case) -> Path:
+        """Return the file of an answer, which is made if it is not there."""
         path = self.folder / f"{case.name}.npz"
         if not path.is_file():
-            answer = self.made(case)
+            answer, cost = self.made(case)
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
-                np.savez_compressed(temporary, answer=answer)
-        return np.load(path)["answer"]
+                np.savez_compressed(temporary, answer=answer, **cost)
+        return path
 
-    def made(self, case: Case) -> NDArray[np.float32]:
-        """Return what the inferer answers, with the weights of the config."""
+    def made(self, case: Case) -> tuple[NDArray[np.float32], Row]:
+        """Return what the inferer answers, with the weights of the config, and ``COSTS``."""
         if self.inferer is None:
             self.inferer = self.parser.get_parsed_content(self.inferer_id)
             self.network = self.parser.get_parsed_content("network")
@@ -64,4 +81,9 @@ class Answers:
             load_parts(self.network, str(self.model_path))
             self.network.eval()
         inputs = case.inputs.to(self.parser.get_parsed_content("device"))
-        return self.inferer(inputs, self.network)[0][self.channels].cpu().numpy()
+        start = time.perf_counter()
+        with ExitStack() as listening:
+            watches = [listening.enter_context(Stopwatch(part)) for part in self.network.children()]
+            answer = self.inferer(inputs, self.network)[0][self.channels].cpu().numpy()
+        taken = (sum(w.images for w in watches), sum(w.gradients for w in watches), time.perf_counter() - start)
+        return answer, dict(zip(COSTS, taken, strict=True))

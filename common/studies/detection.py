@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from ..files import write_csv
 from ..metrics.detection import CaseRecord, average_otsu, examine_case, slice_mean, summarise
-from ..metrics.intervals import with_interval
 from ..metrics.pixels import Curve, PooledCounts
-from ..metrics.statistics import Row, Statistic, difference, mean_of
-from ..progress import bar
+from ..metrics.statistics import Row, Statistic, mean_of
 from ..report.figures import Panel, box_around, curves_figure, panel_grid, png
 from ..report.page import Picture, Section, write_page
 from ..transforms.anomaly import smooth_in
@@ -23,7 +21,7 @@ from .answers import Answers
 from .cases import SCANNERS, Case, Configs, display_of, read_cases
 from .plan import Method, methods, rows_of
 from .runner import examined
-from .tables import NUM_BOOTSTRAPS, on_page
+from .tables import NUM_BOOTSTRAPS, compared_rows, on_page
 
 THRESHOLDS = ("dice", "otsu")
 NUM_SEEDS = 3
@@ -50,6 +48,7 @@ class DetectionPlan(NamedTuple):
         case_settings: keys of the config that cases are read with.
         threshold: of masks, on validation patients: of the largest ``dice``, or the mean of their own by ``otsu``.
         lesion_slices_only: slices without lesions do not count.
+        overlaps: also count IoU and HD95 of slices with lesions; where others do not count they are always counted.
         decimals: of the scores that are counted, so that few differ.
     """
 
@@ -60,6 +59,7 @@ class DetectionPlan(NamedTuple):
     case_settings: Mapping[str, Any] = {}
     threshold: str = "dice"
     lesion_slices_only: bool = False
+    overlaps: bool = False
     decimals: int = 3
 
 
@@ -79,7 +79,8 @@ class DetectionStudy:
         if plan.threshold not in THRESHOLDS:
             raise ValueError(f"threshold must be one of {', '.join(THRESHOLDS)}, got {plan.threshold!r}.")
         self.configs, self.plan, self.folder = configs, plan, folder
-        radius = configs("inference").get_parsed_content("median_radius")
+        parser = configs("inference")
+        radius = parser.get_parsed_content("median_radius") if "median_radius" in parser else 0
         self.radius, self.otsu = list(ensure_tuple(radius)), plan.threshold == "otsu"
 
     def cases(self, name: str, split: str, count: int | None) -> list[Case]:
@@ -108,7 +109,7 @@ class DetectionStudy:
                 for seed in range(num_seeds if method.drawn else 1):
                     answer, rows = self.answers(method, split, seed), rows_of(method, self.radius)
                     name = f"{split} {index + 1}/{len(compared)} seed {seed}"
-                    yield name, partial(self.record, answer, rows, thresholds or {})
+                    yield name, partial(self.record, answer, rows, thresholds or {}, cost=answer.cost)
 
         found: Records = {}
         for name, records in examined(sources(), cases):
@@ -123,16 +124,26 @@ class DetectionStudy:
         rows: Mapping[str, Sequence[int]],
         thresholds: Mapping[str, float],
         case: Case,
+        cost: Callable[[Case], Row] = lambda case: {},
     ) -> dict[str, CaseRecord]:
-        """Return the record of a case for each row, whose filters are tried on the same answer."""
-        only = self.plan.lesion_slices_only
-        options: dict[str, Any] = {"otsu": self.otsu, "lesion_slices_only": only, "overlaps": only}
+        """Return the record of a case for each row, whose filters are tried on the same answer.
+
+        Args:
+            answer: of a method, (case) -> map.
+            rows: the radius of each row's filter, by its name.
+            thresholds: of the masks, by row.
+            case: that is examined.
+            cost: of the answer, further columns of the record.
+        """
+        only, overlaps = self.plan.lesion_slices_only, self.plan.lesion_slices_only or self.plan.overlaps
+        options: dict[str, Any] = {"otsu": self.otsu, "lesion_slices_only": only, "overlaps": overlaps}
         anomaly, records = answer(case), {}
         for row, radius in rows.items():
             scores = np.round(smooth_in(case.organ, anomaly, radius), self.plan.decimals)
             mask = (scores >= thresholds.get(row, np.inf)) & case.organ
             images = (scores, mask, case.organ, case.truth)
             records[row] = examine_case(case.name, case.name, *images, case.spacing_mm, **options)
+            records[row].row.update(cost(case))
         return records
 
     def tune(self, compared: Sequence[Method], cases: Sequence[Case]) -> list[Row]:
@@ -286,33 +297,28 @@ def compare(found: Records, thresholds: Mapping[str, float], num_bootstraps: int
             **slice_metrics(found[row]),
         }
 
-    table, default = [], metrics(next(iter(found)))
-    for row in bar(found, desc="intervals"):
-        numbers: Row = {"method": row}
-        own = metrics(row)
-        for name, metric in own.items():
-            numbers |= with_interval(name, metric, patients, num_bootstraps)
-        for name in ("ap", "dice", *slice_metrics(found[row])):
-            ahead = difference(default[name], own[name])
-            numbers |= with_interval(f"{name}_difference", ahead, patients, num_bootstraps)
-        numbers["threshold"] = thresholds[row]
-        normal = [s for seed in found[row] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
+    numbers, compared = {row: metrics(row) for row in found}, ("ap", "dice", *slice_metrics(next(iter(found.values()))))
+    table = compared_rows("method", numbers, patients, compared, next(iter(found)), num_bootstraps)
+    for row in table:
+        row["threshold"] = thresholds[row["method"]]
+        normal = [s for seed in found[row["method"]] for r in seed for s in r.slice_rows if s["lesion_pixels"] == 0]
         if normal:
             areas = [s["organ_pixels"] for s in normal]
-            numbers["normal_slice_mean"] = float(np.average([s["mean_score"] for s in normal], weights=areas))
-            numbers["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
-        table.append(numbers)
+            row["normal_slice_mean"] = float(np.average([s["mean_score"] for s in normal], weights=areas))
+            row["normal_slice_mask_cm2"] = float(np.mean([s["mask_cm2"] for s in normal]))
     return table
 
 
 def slice_metrics(seeds: Sequence[Sequence[CaseRecord]]) -> dict[str, Statistic]:
     """Return what the papers' tables have of slices with lesions; nothing where records have no overlaps."""
-    if "hd95_mm" not in seeds[0][0].slice_rows[0]:
+    counted = seeds[0][0].slice_rows[0]
+    if "hd95_mm" not in counted:
         return {}
     keys = {"dice": "dice", "iou": "jaccard", "hd95_mm": "hd95_mm", "dice_own_otsu": "dice_otsu"}
     return {
         f"slice_{name}": mean_of([slice_mean(records, key, diseased=True) for records in seeds])
         for name, key in keys.items()
+        if key in counted
     }
 
 

@@ -1,8 +1,8 @@
-"""Real data sets whose cases are dealt into folds, perhaps with phantoms beside those that are learnt from."""
+"""Real data sets whose cases are dealt anew, perhaps with phantoms beside those that are learnt from."""
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def write_folds(
     Raises:
         ValueError: if ``tested`` has a case that is not there, or nothing is left to learn from.
     """
-    parts = _lists(Path(src), lists)
+    parts, modality = _lists(Path(src), lists)
     items = sorted((item for part in PARTS for item in parts[part]), key=lambda item: item["case"])
     names = list(tested)
     if unknown := set(names) - {item["case"] for item in items}:
@@ -62,25 +62,71 @@ def write_folds(
             "validation": [item for item in known if item["case"] in judged],
             "testing": [item for item in items if item["case"] in names],
         }
+    further = json.loads((Path(dst) / beside / "dataset.json").read_text())["training"] if beside else []
+    where = "as listed" if not names else f"fold {fold}" if fold is not None else f"{len(names)} cases for testing"
+    _write(Path(dst), lists, where, modality, parts, [_moved(item, beside) for item in further])
+
+
+def write_shares(
+    src: str, dst: str, lists: Sequence[str], shares: Sequence[int], left_out: Sequence[str] = (), seed: int = 0
+) -> None:
+    """Write a data set of a real one whose cases are dealt anew, so that each site has about its share in each part.
+
+    Sites come in the order of their names, and the cases of each in a drawn order; each case goes to the part that is
+    furthest behind its share.
+
+    Args:
+        src: folder with the data sets.
+        dst: folder, made if it is not there; files are copied into it.
+        lists: of cases with their ``site``, such as ``lgg/dataset.json``.
+        shares: of training, validation and testing, as 5, 1, 4.
+        left_out: cases.
+        seed: of the draw.
+
+    Raises:
+        ValueError: if nothing is left to learn from.
+    """
+    listed, modality = _lists(Path(src), lists)
+    items = {item["case"]: item for part in PARTS for item in listed[part] if item["case"] not in left_out}
+    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
+    drawn = in_drawn_order(sorted(items), seed)
+    for number, case in enumerate(sorted(drawn, key=lambda case: items[case]["site"]), start=1):
+        behind = {
+            part: share * number / sum(shares) - len(parts[part]) for part, share in zip(PARTS, shares, strict=True)
+        }
+        parts[max(behind, key=lambda part: behind[part])].append(items[case])
+    where = f"dealt within sites by {', '.join(str(share) for share in shares)}"
+    _write(Path(dst), lists, where, modality, parts)
+
+
+def _write(
+    dst: Path,
+    lists: Sequence[str],
+    where: str,
+    modality: Mapping[str, str],
+    parts: Mapping[str, Sequence[Item]],
+    further: Sequence[Item] = (),
+) -> None:
+    """Copy the files of all parts, and write ``dataset.json``; further items are learnt from where they are."""
     if not parts["training"]:
         raise ValueError(f"expected cases of {', '.join(lists)} to learn from, none is left.")
-    written = {part: [_copied(item, Path(dst)) for item in parts[part]] for part in PARTS}
-    if beside:
-        further = json.loads((Path(dst) / beside / "dataset.json").read_text())["training"]
-        written["training"] += [_moved(item, beside) for item in further]
-    where = "as listed" if not names else f"fold {fold}" if fold is not None else f"{len(names)} cases for testing"
-    content = {"name": ", ".join(lists), "description": f"real patients, {where}", **written}
-    write_text(Path(dst) / "dataset.json", json.dumps(content, indent=1) + "\n")
+    written = {part: [_copied(item, dst) for item in parts[part]] for part in PARTS}
+    written["training"] += further
+    named = {"modality": modality} if modality else {}
+    content = {"name": ", ".join(lists), "description": f"real patients, {where}", **named, **written}
+    write_text(dst / "dataset.json", json.dumps(content, indent=1) + "\n")
 
 
-def _lists(src: Path, lists: Iterable[str]) -> dict[str, list[Item]]:
-    """Return the items of each part of all lists, with paths to their files."""
+def _lists(src: Path, lists: Iterable[str]) -> tuple[dict[str, list[Item]], dict[str, str]]:
+    """Return the items of each part of all lists, with paths to their files, and what the channels are."""
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
+    modality: dict[str, str] = {}
     for name in lists:
         content = json.loads((src / name).read_text())
+        modality |= content.get("modality", {})
         for part in PARTS:
             parts[part] += [_moved(item, str((src / name).parent)) for item in content.get(part, [])]
-    return parts
+    return parts, modality
 
 
 def _moved(item: Item, folder: str) -> Item:

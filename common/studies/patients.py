@@ -1,28 +1,27 @@
 """Anomaly maps compared on real patients, each tried by what was trained without them."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from monai.bundle import ConfigParser
+from numpy.typing import NDArray
 
 from ..files import write_csv
-from ..metrics.detection import CaseRecord, pool_pixels, slice_mean
+from ..metrics.detection import CaseRecord
 from ..metrics.intervals import with_interval
 from ..metrics.overlap import dice
-from ..metrics.statistics import Row, Statistic, difference, mean_of, mean_of_cases, mean_of_slices
+from ..metrics.statistics import Row, mean_of_cases
 from ..report.page import Section, write_page
 from .answers import Answers
 from .cases import Case, Configs
 from .detection import DetectionPlan, DetectionStudy, Records
+from .patient_tables import Counted, best_of_patients, compare, explanation, mean_ap, terciles
 from .plan import Method, methods, rows_of
 from .tables import NUM_BOOTSTRAPS, on_page
 from .training import Run, train_parts
-
-SIZES = {"below_20": (1, 20), "20_to_100": (20, 101), "above_100": (101, np.inf)}
-"""Pixels of lesion in a slice, by the column that such slices have."""
 
 NOTICE = "Real patients: for the eyes of those who may see them. For research, not for diagnosis."
 
@@ -39,10 +38,14 @@ class PatientsPlan(NamedTuple):
             others stay as they came with the bundle, see ``train_parts``.
         shared: see ``DetectionPlan``.
         case_settings: see ``DetectionPlan``.
+        overlaps: see ``DetectionPlan``.
         decimals: see ``DetectionPlan``.
         overlays: names of configs over all others.
         folds: of the patients; each is a data set ``<name> <fold>``. 0: the data set is one.
         left_out: further tables without some cases, by title.
+        by_site: further tables of each site that has ``MIN_PATIENTS``.
+        sizes: see ``Counted``, None for no end; by default thirds of the slices with lesions.
+        position: also try a map that is highest in the middle of a stack, and is the same for all images.
         organ: also try how well the organ is found without its mask.
     """
 
@@ -52,15 +55,87 @@ class PatientsPlan(NamedTuple):
     trainings: Sequence[Mapping[str, Any]] = ()
     shared: Mapping[str, Mapping[str, Any]] = {}
     case_settings: Mapping[str, Any] = {}
+    overlaps: bool = False
     decimals: int = 3
     overlays: Sequence[str] = ()
     folds: int = 0
     left_out: Mapping[str, Sequence[str]] = {}
+    by_site: bool = False
+    sizes: Mapping[str, Sequence[float | None]] = {}
+    position: bool = False
     organ: bool = False
 
     def data_sets(self) -> list[str]:
         """Return the names of the data sets that are tried, one after another."""
         return [f"{name} {fold}" for name in self.data for fold in range(self.folds)] if self.folds else list(self.data)
+
+
+class Tried:
+    """What the rows of all bundles and folds say.
+
+    Attributes:
+        judged: records of validation patients, by row.
+        tested: the same of patients that are tested on.
+        controls: rows that nothing of was learnt.
+        pairs: rows by one that is also compared with another, and that one.
+        depths: number of slices of each tested case.
+        organs: Dice of each case's organ, see ``organs_found``.
+        sections: pictures.
+    """
+
+    def __init__(self) -> None:
+        self.judged: Records = {}
+        self.tested: Records = {}
+        self.controls: dict[str, None] = {}
+        self.pairs: dict[str, str] = {}
+        self.depths: dict[str, int] = {}
+        self.organs: list[Row] = []
+        self.sections: list[Section] = []
+
+    def add(
+        self,
+        bundle: str,
+        name: str,
+        plan: PatientsPlan,
+        compared: Sequence[Method],
+        study: DetectionStudy,
+        num_patients: int | None,
+        num_seeds: int,
+    ) -> None:
+        """Try the rows of a bundle on a data set; their thresholds are fitted on its validation patients.
+
+        Args:
+            bundle: its name.
+            name: of the data set.
+            plan: of the bundle.
+            compared: the methods of the rows.
+            study: with the weights of this data set.
+            num_patients: see ``patients_study``.
+            num_seeds: the same.
+        """
+        learnt, cases = (study.cases(name, split, num_patients) for split in ("validation", "testing"))
+        of_validation = study.examine(compared, learnt, f"validation {name}", 1)
+        fitted = {row: best_of_patients(records[0]) for row, records in of_validation.items()}
+        found = study.examine(compared, cases, f"testing {name}", num_seeds, fitted)
+        _put_together(self.judged, of_validation)
+        _put_together(self.tested, found)
+        if plan.position:
+            limits = {POSITION: best_of_patients(by_place(study, learnt, {}))}
+            _put_together(self.tested, {POSITION: [by_place(study, cases, limits)]})
+        self.depths |= {case.name: case.image.shape[-1] for case in cases}
+        for method in compared:
+            rows = rows_of(method, study.radius)
+            self.controls |= dict.fromkeys(rows if method.control else ())
+            self.pairs |= {row: method.against.format(radius=list(r)) for row, r in rows.items() if method.against}
+        if plan.organ:
+            self.organs += organs_found(study.configs, cases, study.folder / "answers" / f"organs {name}")
+        panels = study.panels(compared, cases, f"testing {name}", next(iter(found.values()))[0])
+        self.sections.append(Section(f"{bundle}, {name}: highest, median and lowest AP", pictures=panels))
+
+
+POSITION = "position in the stack alone"
+MIN_PATIENTS = 4
+"""Of a site, for a table of its own."""
 
 
 def patients_study(
@@ -90,44 +165,88 @@ def patients_study(
     """
     if not any(row.get("control") for fields in plans.values() for row in fields["rows"][:num_rows]):
         raise ValueError("expected a row without a network, to compare the others with; take more rows.")
-    tested: Records = {}
-    judged: Records = {}
-    controls: list[str] = []
-    left_out: dict[str, Sequence[str]] = {}
-    organs: list[Row] = []
-    sections: list[Section] = []
-    for bundle, fields in plans.items():
-        plan = PatientsPlan(**fields)
-        left_out |= plan.left_out
+    tried, parsed = Tried(), {bundle: PatientsPlan(**fields) for bundle, fields in plans.items()}
+    for bundle, plan in parsed.items():
         compared = methods(plan.rows[:num_rows], plan.shared)
-        known = DetectionPlan(plan.region, plan.rows, (), plan.shared, plan.case_settings, decimals=plan.decimals)
+        known = DetectionPlan(
+            plan.region, plan.rows, (), plan.shared, plan.case_settings, overlaps=plan.overlaps, decimals=plan.decimals
+        )
         for name in plan.data_sets():
             own = _of_fold(bundle, plan, compared, configs, run, folder, name)
-            study = DetectionStudy(own, known, folder)
-            learnt, cases = (study.cases(name, split, num_patients) for split in ("validation", "testing"))
-            of_validation = study.examine(compared, learnt, f"validation {name}", 1)
-            fitted = {row: best_of_patients(records[0]) for row, records in of_validation.items()}
-            found = study.examine(compared, cases, f"testing {name}", num_seeds, fitted)
-            _put_together(judged, of_validation)
-            _put_together(tested, found)
-            organs += organs_found(own, cases, folder / "answers" / f"organs {name}") if plan.organ else []
-            controls += [row for method in compared if method.control for row in rows_of(method, study.radius)]
-            panels = study.panels(compared, cases, f"testing {name}", next(iter(found.values()))[0])
-            sections.append(Section(f"{bundle}, {name}: highest, median and lowest AP", pictures=panels))
-    reference = max(controls, key=lambda row: statistics_of(judged[row])["ap"](np.ones(len(judged[row][0]))))
+            tried.add(bundle, name, plan, compared, DetectionStudy(own, known, folder), num_patients, num_seeds)
+    sections = [*tables_of(tried, list(parsed.values()), folder, num_bootstraps), *tried.sections]
+    write_page(folder / "report.html", f"Study of {', '.join(plans)} on real patients", sections, NOTICE)
+    print(f"report: {folder / 'report.html'}")
+
+
+def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_bootstraps: int) -> list[Section]:
+    """Write the tables of a study as CSV, and return them for its page.
+
+    Args:
+        tried: what all rows say.
+        plans: of all bundles.
+        folder: of the tables.
+        num_bootstraps: of the intervals.
+    """
+    first = plans[0]
+    sizes = {size: (low or 0, high or np.inf) for size, (low, high) in first.sizes.items()}
+    counted = Counted(tried.depths, sizes or terciles(next(iter(tried.tested.values()))[0]))
+
+    def validated(row: str) -> float:
+        seeds = tried.judged[row]
+        return mean_ap(seeds)(np.ones(len(seeds[0])))
+
+    reference = max(tried.controls, key=validated)
+    left_out = {title: cases for plan in plans for title, cases in plan.left_out.items()}
+    sites = sites_of([folder / name / "dataset.json" for name in first.data_sets()]) if first.by_site else {}
+    shown = {"all patients": set(tried.depths)}
+    shown |= {title: set(tried.depths) - set(cases) for title, cases in left_out.items()}
+    of_sites = {f"site {site}": cases & set(tried.depths) for site, cases in sites.items()}
+    shown |= {title: cases for title, cases in of_sites.items() if len(cases) >= MIN_PATIENTS}
     tables = []
-    for title, without in {"all patients": (), **left_out}.items():
-        kept = {row: [[r for r in seed if r.case not in without] for seed in seeds] for row, seeds in tested.items()}
-        table = compare(kept, reference, num_bootstraps)
+    for title, cases in shown.items():
+        kept = {row: [[r for r in seed if r.case in cases] for seed in seeds] for row, seeds in tried.tested.items()}
+        table = compare(kept, reference, counted, num_bootstraps)
         write_csv(folder / f"{title.replace(' ', '_')}.csv", table)
         tables.append(Section(title, [explanation(kept, reference)], [on_page(row) for row in table]))
-    if organs:
-        write_csv(folder / "organs.csv", organs)
-        mean = mean_of_cases([row["dice"] for row in organs])
-        shown = {"case": "mean", **with_interval("dice", mean, [row["case"] for row in organs])}
-        tables.append(Section("The organ, found by the network", rows=[on_page(shown), *organs]))
-    write_page(folder / "report.html", f"Study of {', '.join(plans)} on real patients", [*tables, *sections], NOTICE)
-    print(f"report: {folder / 'report.html'}")
+    pairs = [
+        {
+            "against": other,
+            **compare({other: tried.tested[other], row: tried.tested[row]}, other, counted, num_bootstraps)[1],
+        }
+        for row, other in tried.pairs.items()
+        if other in tried.tested
+    ]
+    if pairs:
+        write_csv(folder / "pairs.csv", pairs)
+        tables.append(Section("Pairs: 'ahead' is of the row under 'against'", rows=[on_page(row) for row in pairs]))
+    if tried.organs:
+        write_csv(folder / "organs.csv", tried.organs)
+        mean = mean_of_cases([row["dice"] for row in tried.organs])
+        summary = {"case": "mean", **with_interval("dice", mean, [row["case"] for row in tried.organs])}
+        tables.append(Section("The organ, found by the network", rows=[on_page(summary), *tried.organs]))
+    return tables
+
+
+def middle_of_stack(case: Case) -> NDArray[np.float32]:
+    """Return a map that is 1 in the middle of a stack and 0 at its ends, whatever the image."""
+    depth = case.image.shape[-1]
+    height = 1 - np.abs(2 * (np.arange(depth) + 0.5) / depth - 1)
+    return np.broadcast_to(height, case.image.shape).astype(np.float32)
+
+
+def by_place(study: DetectionStudy, cases: Sequence[Case], thresholds: Mapping[str, float]) -> list[CaseRecord]:
+    """Return the records of cases as ``middle_of_stack`` finds their lesions."""
+    return [study.record(middle_of_stack, {POSITION: [0]}, thresholds, case)[POSITION] for case in cases]
+
+
+def sites_of(lists: Iterable[Path]) -> dict[str, set[str]]:
+    """Return the cases for testing of each site, by its name."""
+    found: dict[str, set[str]] = {}
+    for path in lists:
+        for item in json.loads(path.read_text())["testing"]:
+            found.setdefault(str(item["site"]), set()).add(item["case"])
+    return dict(sorted(found.items()))
 
 
 def _of_fold(
@@ -183,73 +302,3 @@ def _put_together(all_folds: Records, fold: Records) -> None:
         known = all_folds.setdefault(row, [[] for _ in seeds])
         for records, more in zip(known, seeds, strict=True):
             records += more
-
-
-def best_of_patients(records: Sequence[CaseRecord]) -> float:
-    """Return the threshold of the largest mean of the patients' Dice."""
-    curves = [pool_pixels([record]).curve() for record in records]
-    choices = np.unique(np.concatenate([curve.thresholds for curve in curves]))
-    dice = [np.nanmean([curve.dice_at(float(threshold)) for curve in curves]) for threshold in choices]
-    return float(choices[int(np.argmax(dice))])
-
-
-def statistics_of(seeds: Sequence[Sequence[CaseRecord]]) -> dict[str, Statistic]:
-    """Return the columns of the table; means over patients are of those with lesions."""
-
-    def mean_over_patients(key: str) -> Statistic:
-        return over_seeds(lambda rs: mean_of_cases([r.row[key] if r.row["lesions"] else np.nan for r in rs]))
-
-    def over_seeds(of: Callable[[Sequence[CaseRecord]], Statistic]) -> Statistic:
-        return mean_of([of(records) for records in seeds])
-
-    def pooled(metric: str) -> Callable[[Sequence[CaseRecord]], Statistic]:
-        def of(records: Sequence[CaseRecord]) -> Statistic:
-            counts = pool_pixels(records)
-            return lambda weights: float(getattr(counts.curve(weights), metric)())
-
-        return of
-
-    return {
-        "ap": mean_over_patients("ap"),
-        "auroc": mean_over_patients("auroc"),
-        "dice": mean_over_patients("dice"),
-        "dice_best_threshold_of_each_patient": mean_over_patients("dice_best_threshold_of_this_test"),
-        "pooled_ap": over_seeds(pooled("average_precision")),
-        "pooled_auroc": over_seeds(pooled("auroc")),
-        **{f"ap_of_slices_{size}": over_seeds(partial(_ap_of_slices, bounds)) for size, bounds in SIZES.items()},
-        "mask_cm2_in_slices_without_lesion": over_seeds(partial(slice_mean, key="mask_cm2", diseased=False)),
-        "map_in_slices_without_lesion": over_seeds(partial(slice_mean, key="mean_score", diseased=False)),
-    }
-
-
-def _ap_of_slices(bounds: tuple[float, float], records: Sequence[CaseRecord]) -> Statistic:
-    """Return the mean AP of the slices with so many pixels of lesion."""
-    low, high = bounds
-    return mean_of_slices([[s["ap"] for s in r.slice_rows if low <= s["lesion_pixels"] < high] for r in records])
-
-
-def compare(found: Records, reference: str, num_bootstraps: int) -> list[Row]:
-    """Return the table: a row a method, with intervals, and with what it is ahead of one of them."""
-    patients = [record.patient for record in next(iter(found.values()))[0]]
-    theirs, table = statistics_of(found[reference]), []
-    for name, seeds in found.items():
-        row: Row = {"method": name}
-        own = statistics_of(seeds)
-        for metric, statistic in own.items():
-            row |= with_interval(metric, statistic, patients, num_bootstraps)
-        for metric in ("ap", "dice"):
-            ahead = difference(own[metric], theirs[metric])
-            row |= with_interval(f"{metric}_ahead", ahead, patients, num_bootstraps)
-        table.append(row)
-    return table
-
-
-def explanation(found: Mapping[str, Iterable[Sequence[CaseRecord]]], reference: str) -> str:
-    """Return what is to be known of the table."""
-    records = next(iter(next(iter(found.values()))))
-    diseased = sum(bool(record.row["lesions"]) for record in records)
-    return (
-        f"{len(records)} patients, {diseased} with lesions, tried by what was trained without them; 95 % intervals "
-        "over patients. AP, AUROC and Dice are means over those with lesions; thresholds are fitted on other patients; "
-        f"'ahead' is of {reference}, the best row without a network on validation patients, patients drawn alike."
-    )

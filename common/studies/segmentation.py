@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..files import write_csv
-from ..metrics.intervals import with_interval
 from ..metrics.segmentation import (
     THRESHOLD,
     SegmentationRecord,
@@ -19,15 +18,14 @@ from ..metrics.segmentation import (
     segmentation_statistics,
     summarise_sizes,
 )
-from ..metrics.statistics import Row, Statistic, difference, mean_of
-from ..progress import bar
+from ..metrics.statistics import Row, Statistic, mean_of
 from ..report.figures import Display, Panel, box_around, members_figure, panel_grid, png
 from ..report.page import Picture, Section, write_page
 from .answers import Answers
 from .cases import SCANNERS, Case, Configs, display_of, read_cases
 from .plan import Method, methods
 from .runner import examined
-from .tables import NUM_BOOTSTRAPS, on_page
+from .tables import NUM_BOOTSTRAPS, compared_rows, on_page
 
 ENSEMBLE = 5
 """Members of the ensembles that are compared, as in Table 1 of Wolleb et al. 2022, "Implicit Image Segmentation"."""
@@ -203,16 +201,8 @@ def compare(found: Mapping[str, Runs], num_bootstraps: int) -> list[Row]:
             return lambda weights: float("nan")
         return mean_of([run[METRICS[metric]] for run in statistics[name]])
 
-    table, first = [], next(iter(found))
-    for name in bar(found, desc="intervals"):
-        row: Row = {"method": name}
-        for metric in METRICS:
-            row |= with_interval(metric, number(name, metric), patients, num_bootstraps)
-        for metric in COMPARED:
-            ahead = difference(number(first, metric), number(name, metric))
-            row |= with_interval(f"{metric}_difference", ahead, patients, num_bootstraps)
-        table.append(row)
-    return table
+    numbers = {name: {metric: number(name, metric) for metric in METRICS} for name in found}
+    return compared_rows("method", numbers, patients, COMPARED, next(iter(found)), num_bootstraps)
 
 
 def panels(

@@ -1,9 +1,47 @@
-"""Numbers with their intervals on pages."""
+"""Tables of what is compared, with intervals, and how pages show them."""
 
-from ..metrics.statistics import Row
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+from ..metrics.intervals import with_interval
+from ..metrics.statistics import Row, Statistic, difference, with_all_columns
+from ..progress import bar
 
 NUM_BOOTSTRAPS = 1000
 """Of the intervals of a study."""
+
+
+def compared_rows(
+    column: str,
+    numbers: Mapping[str, Mapping[str, Statistic]],
+    patients: Sequence[Hashable],
+    compared: Collection[str],
+    reference: str,
+    num_bootstraps: int,
+    ahead: bool = False,
+) -> list[Row]:
+    """Return a row for each of what is compared: its numbers with intervals, and how far it is from one of them.
+
+    Args:
+        column: of the names.
+        numbers: of all patients, by name and by metric.
+        patients: whose they are, drawn alike for both sides of a difference.
+        compared: metrics that differences are taken of, where a row has them.
+        reference: name of what all are compared with.
+        num_bootstraps: of the intervals.
+        ahead: a column ``<metric>_ahead`` has what a row is ahead of the reference, instead of ``<metric>_difference``
+            with what the reference is ahead of the row.
+    """
+    rows: list[Row] = []
+    for name, own in bar(numbers.items(), desc="intervals"):
+        row: Row = {column: name}
+        for metric, statistic in own.items():
+            row |= with_interval(metric, statistic, patients, num_bootstraps)
+        for metric in (metric for metric in own if metric in compared):
+            both = (own[metric], numbers[reference][metric])
+            between = difference(*both) if ahead else difference(*reversed(both))
+            row |= with_interval(f"{metric}_{'ahead' if ahead else 'difference'}", between, patients, num_bootstraps)
+        rows.append(row)
+    return with_all_columns(rows)
 
 
 def on_page(row: Row) -> Row:

@@ -14,14 +14,13 @@ from monai.utils import ensure_tuple
 from ..checkpoints import read_data, read_weights, save_atomically
 from ..files import read_csv, write_csv
 from ..metrics.classification import ClassRecord, class_statistics, examine_class
-from ..metrics.intervals import with_interval
-from ..metrics.statistics import Record, Row, Statistic, difference, mean_of, mean_of_cases, mean_of_column, within
+from ..metrics.statistics import Record, Row, Statistic, mean_of, mean_of_cases, mean_of_column, within
 from ..metrics.tumours import tumour_statistics
 from ..metrics.twins import TWIN_TITLES, twin_statistics
 from ..paths import bundle_root
 from ..report.page import Section, write_page
 from .controls import write_by_column, write_harmonised
-from .tables import NUM_BOOTSTRAPS, on_page
+from .tables import NUM_BOOTSTRAPS, compared_rows, on_page
 
 
 class Measures(NamedTuple):
@@ -499,14 +498,11 @@ def compare(
     def number(name: str, metric: str) -> Statistic:
         return mean_of([run[measures.titles[metric]] for run in statistics[name]])
 
-    table, compared = [], reference if reference in found else list(found)[-1]
-    for name in found:
-        row: Row = {"arm": name, "seeds": len(found[name])}
-        for metric, title in measures.titles.items():
-            row |= with_interval(metric, number(name, metric), patients, num_bootstraps)
-            row[f"{metric}_std"] = float(np.std([run[title](once) for run, once in apart[name]]))
-        for metric in measures.compared:
-            ahead = difference(number(compared, metric), number(name, metric))
-            row |= with_interval(f"{metric}_difference", ahead, patients, num_bootstraps)
-        table.append(row)
+    numbers = {name: {metric: number(name, metric) for metric in measures.titles} for name in found}
+    compared = reference if reference in found else list(found)[-1]
+    table = compared_rows("arm", numbers, patients, measures.compared, compared, num_bootstraps)
+    for row in table:
+        runs = apart[row["arm"]]
+        spread = {m: float(np.std([run[title](once) for run, once in runs])) for m, title in measures.titles.items()}
+        row |= {"seeds": len(runs), **{f"{metric}_std": value for metric, value in spread.items()}}
     return table

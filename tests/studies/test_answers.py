@@ -37,6 +37,7 @@ def test_an_answer_that_is_kept_is_not_made_again(configs, case, tmp_path):
     found = first(case)
     second = answers(configs, tmp_path)
     np.testing.assert_array_equal(second(case), found)
+    assert second.cost(case) == first.cost(case)
     assert second.inferer is None
     assert [path.name for path in first.folder.iterdir()] == ["testing 3.npz"]
 
@@ -53,3 +54,11 @@ def test_other_settings_seeds_weights_and_inferers_have_folders_of_their_own(con
     folders.append(answers(configs, tmp_path).folder)
     assert len(set(folders)) == 6
     assert folders[4].name.startswith("ensemble_")
+
+
+def test_an_answer_tells_what_a_slice_of_it_has_cost(configs, case, tmp_path):
+    control = answers(configs, tmp_path).cost(case)
+    assert (control["calls"], control["gradients"]) == (0, 0)
+    drawn = answers(configs, tmp_path, Method("", inferer="ensemble")).cost(case)
+    assert drawn["calls"] == pytest.approx(5 * 2 / 3)  # five samples of two slices of three, which have a head
+    assert drawn["seconds"] > 0

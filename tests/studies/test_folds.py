@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common.studies.folds import write_folds
+from common.studies.folds import write_folds, write_shares
 
 CASES = [f"c{n}" for n in range(12)]
 HEALTHY = {"c2", "c7", "c11"}
@@ -75,3 +75,24 @@ def test_phantoms_beside_them_are_learnt_from_alone(livers, tmp_path):
     assert content["training"][-1] == {"image": "phantoms/training.nii.gz", "case": "training"}
     assert names(content["testing"]) <= set(CASES)
     assert names(content["validation"]) <= set(CASES)
+
+
+def test_each_site_has_about_its_share_in_each_part(livers, tmp_path):
+    for name in OPTIONS["lists"]:
+        content = json.loads((livers / name).read_text())
+        content["modality"] = {"0": "t1"}
+        for part in ("training", "validation", "testing"):
+            for item in content[part]:
+                item["site"] = "north" if item["case"] in ("c0", "c3", "c6", "c10", "c11") else "south"
+        (livers / name).write_text(json.dumps(content))
+    write_shares(str(livers), str(tmp_path / "dst"), OPTIONS["lists"], [5, 1, 4], left_out=["c4", "c5"])
+    content = json.loads((tmp_path / "dst" / "dataset.json").read_text())
+    counts = {part: [item["site"] for item in content[part]] for part in ("training", "validation", "testing")}
+    assert [len(sites) for sites in counts.values()] == [5, 1, 4]
+    assert counts["training"].count("north") in (2, 3)
+    assert counts["testing"].count("north") == 2
+    assert names([*content["training"], *content["validation"], *content["testing"]]) == set(CASES) - {"c4", "c5"}
+    assert content["modality"] == {"0": "t1"}
+    assert (tmp_path / "dst" / content["testing"][0]["image"]).read_text() == content["testing"][0]["image"]
+    with pytest.raises(ValueError, match="none is left"):
+        write_shares(str(livers), str(tmp_path / "no"), OPTIONS["lists"], [5, 1, 4], left_out=CASES)

@@ -1,6 +1,7 @@
 """A study of real patients: what learns is trained in each fold, and its numbers are those of all folds' patients."""
 
 import csv
+import json
 from shutil import copyfile
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 from studied import HEAD, small_bundle
 
+from common.studies.cases import Case
 from common.studies.detection import DetectionPlan, DetectionStudy
-from common.studies.patients import best_of_patients, organs_found, patients_study
+from common.studies.patients import POSITION, middle_of_stack, organs_found, patients_study
 from common.studies.plan import Method
 
 PLAN = {
@@ -118,26 +120,6 @@ def test_the_organ_is_found_without_its_mask(tmp_path):
     assert asked == [case.inputs.shape]
 
 
-def test_a_threshold_is_that_of_the_largest_mean_of_the_patients_dice(study, tmp_path):
-    folder, _ = study()
-    examined = DetectionStudy(small_bundle(tmp_path), DetectionPlan(HEAD, PLAN["rows"], ()), folder)
-    cases = examined.cases("heads 0", "validation", None)
-    (seeds,) = examined.examine([Method("ours", radii=[[1]])], cases, "validation", 1).values()
-    threshold = best_of_patients(seeds[0])
-
-    def mean_dice(limit):
-        dice = []
-        for record in seeds[0]:
-            called = record.counts.scores >= limit
-            hit = record.counts.positives[called].sum()
-            total = hit + record.counts.negatives[called].sum() + record.counts.positives.sum()
-            dice += [2 * hit / total] if record.counts.positives.sum() else []
-        return np.mean(dice)
-
-    choices = np.unique(np.concatenate([record.counts.scores for record in seeds[0]]))
-    assert mean_dice(threshold) == pytest.approx(max(map(mean_dice, choices)))
-
-
 def test_a_study_may_be_made_short(study):
     plan = {**PLAN, "folds": 0, "rows": PLAN["rows"][2:], "left_out": {}}  # none of which is trained
     folder, trained = study(plan, num_patients=2)
@@ -149,3 +131,34 @@ def test_a_study_may_be_made_short(study):
 def test_without_a_control_nothing_is_trained(study):
     with pytest.raises(ValueError, match="expected a row without a network"):
         study(num_rows=1)
+
+
+def test_sites_that_have_enough_patients_have_tables_of_their_own(study, tmp_path):
+    for name in ("heads 0", "heads 1"):
+        (tmp_path / "study" / name).mkdir(parents=True)
+        items = [{"case": f"testing {n}", "site": "here"} for n in range(4)] + [{"case": "other", "site": "there"}]
+        (tmp_path / "study" / name / "dataset.json").write_text(json.dumps({"testing": items}))
+    folder, _ = study({**PLAN, "by_site": True})
+    assert table(folder / "site_here.csv") == table(folder / "all_patients.csv")
+    assert not (folder / "site_there.csv").exists()
+
+
+def test_where_a_slice_lies_is_a_row_and_pairs_a_table(study):
+    rows = [{**PLAN["rows"][0], "against": "control, filter {radius}"}, {**PLAN["rows"][2], "radii": [[0], [1]]}]
+    folder, _ = study({**PLAN, "rows": rows, "position": True, "overlaps": True})
+    by_place = table(folder / "all_patients.csv")[POSITION]
+    # Lesions lie in the middle slice; of the five without, one lies there, too.
+    assert float(by_place["auroc_of_slices_by_the_mean_of_the_map"]) == pytest.approx(4.5 / 5)
+    assert by_place["calls_a_slice"] == "nan"
+    pairs = table(folder / "pairs.csv")
+    found = table(folder / "all_patients.csv")
+    assert [row["against"] for row in pairs.values()] == ["control, filter [0]", "control, filter [1]"]
+    for name, row in pairs.items():
+        for metric in ("ap", "slice_hd95_mm"):
+            expected = float(found[name][metric]) - float(found[row["against"]][metric])
+            assert float(row[f"{metric}_ahead"]) == pytest.approx(expected)
+
+
+def test_the_map_of_a_place_is_highest_in_the_middle():
+    case = Case("one", torch.zeros(1, 1, 2, 2, 5), np.zeros((2, 2, 5), np.float32), None, None, [1, 1, 1])
+    np.testing.assert_allclose(middle_of_stack(case)[1, 1], [0.2, 0.6, 1, 0.6, 0.2], rtol=1e-6)

@@ -1,4 +1,24 @@
-from common.studies.tables import on_page
+import numpy as np
+import pytest
+
+from common.metrics.statistics import mean_of_cases
+from common.studies.tables import compared_rows, on_page
+
+
+@pytest.mark.parametrize(("ahead", "column", "sign"), [(False, "dice_difference", -1), (True, "dice_ahead", 1)])
+def test_rows_have_intervals_and_their_distance_from_one_of_them(ahead, column, sign):
+    ours, theirs = [0.5, 0.7, 0.9, 0.6], [0.4, 0.5, 0.9, 0.6]
+    numbers = {
+        "theirs": {"dice": mean_of_cases(theirs), "ap": mean_of_cases(theirs)},
+        "ours": {"dice": mean_of_cases(ours), "only_ours": mean_of_cases(ours)},
+    }
+    rows = compared_rows("method", numbers, "abcd", ["dice"], "theirs", 100, ahead)
+    assert [row["method"] for row in rows] == ["theirs", "ours"]
+    assert rows[0][column] == rows[0][f"{column}_low"] == 0
+    assert rows[1][column] == pytest.approx(sign * (np.mean(ours) - np.mean(theirs)))
+    assert rows[1][f"{column}_low"] < rows[1][column] < rows[1][f"{column}_high"]
+    assert np.isnan(rows[0]["only_ours"])
+    assert "ap_difference" not in rows[0]
 
 
 def test_on_the_page_an_interval_stands_beside_its_number():
