@@ -131,6 +131,8 @@ OPTIONS = {
     "encoder_head_channels": Option("int|[int]", "of an attention head of the encoders", 1),
     "unet_channels": Option("[int]", "of each level of the U-Net", 1),
     "latent_size": Option("int", "numbers of a latent", 1),
+    "noise_size": Option("[int]", "coarse grid of the noise that an autoencoder removes", 1),
+    "noise_std": Option("float", "of that noise", 0),
     "kl_weight": Option("float", "of the latent's prior", 0),
 }
 """Keys that several bundles have; those of one alone stand in its ``metadata.json``, under ``options``."""

@@ -33,6 +33,7 @@ OVERLAYS = {
     "fpgan": ["train", "inference"],
     "handcrafted": ["inference"],
     "l2i": ["train", "inference"],
+    "lgg": ["train", "inference"],
     "lits": ["train", "inference"],
     "multi_gpu_inference": ["inference"],
     "multi_gpu_train": ["train"],

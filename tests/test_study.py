@@ -81,7 +81,6 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
 def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle, plan):
     plan = PatientsPlan(**{key: value for key, value in plan.items() if key != "kind"})
     compared, overlays = methods(plan.rows, plan.shared), plan.overlays
-    assert any(method.control for method in compared)
     trained = {training["config"] for training in plan.trainings}
     for method in compared:
         parser = bundle_parser(bundle, method.config, *overlays, **{**BEFORE_THE_FILTER, **method.settings})
@@ -91,6 +90,17 @@ def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle
         known = bundle_parser(bundle, training["config"], *overlays).config.keys()
         assert {f"train_{part}" for part in training.get("parts", ())} | training["settings"].keys() <= known
     assert all("real" in data for data in plan.data.values())
+
+
+def test_every_table_of_real_patients_has_controls():
+    controls = {}
+    for name, recipe in RECIPES.items():
+        for plan in recipe.studies:
+            if recipe.plan(plan).get("kind") == "patients":
+                found = methods(recipe.plan(plan)["rows"], recipe.plan(plan).get("shared"))
+                controls.setdefault(plan, []).extend(f"{name}: {m.name}" for m in found if m.control)
+    assert controls
+    assert all(controls.values())
 
 
 def test_a_plan_has_what_its_base_has_but_for_what_it_says_and_what_is_null():

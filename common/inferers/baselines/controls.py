@@ -67,6 +67,26 @@ class MeanChangeTranslator(Translator):
         return batch.image + self.change.to(batch.image)
 
 
+class ChannelTranslator(Translator):
+    """The map is one channel, or what it is above its median within the organ of each slice.
+
+    Args:
+        channel: in which lesions are bright.
+        above_median: take the median away; what is below it is 0.
+    """
+
+    def __init__(self, *, channel: int, above_median: bool = False) -> None:
+        self.channel, self.above_median = channel, above_median
+
+    def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
+        """Return images that differ from the given ones by the map."""
+        shown = batch.image[:, self.channel]
+        if self.above_median:
+            inside = shown.masked_fill(~batch.organ[:, 0], float("nan"))
+            shown = (shown - inside.flatten(1).nanmedian(1).values[:, None, None]).clamp(min=0)
+        return with_map(batch.image, shown)
+
+
 class EqualizedTranslator(Translator):
     """The map is one channel, its histogram equalised within the organ of each slice.
 

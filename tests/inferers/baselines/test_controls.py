@@ -8,6 +8,7 @@ from translated import brain, maps, translating
 
 from common.inferers.baselines.controls import (
     BlurTranslator,
+    ChannelTranslator,
     EqualizedTranslator,
     MeanChangeTranslator,
     MedianInpainter,
@@ -38,6 +39,16 @@ def test_the_control_is_the_distance_to_the_median_of_head_slice_and_channel(ima
         for c in range(2):
             inside = image[0, c, ..., k].as_tensor()[head[..., k]]
             torch.testing.assert_close(result["translated"][c, ..., k][head[..., k]], inside.median().expand_as(inside))
+
+
+def test_a_channel_is_a_map_as_it_is_or_above_its_median(image):
+    plain = maps(translating(ChannelTranslator, channel=1, **PLAIN)(image, None))
+    voxels, head = image[0, 1].as_tensor(), plain["organ"][0] > 0
+    torch.testing.assert_close(plain["anomaly"][0], torch.where(head, voxels, 0))
+    above = maps(translating(ChannelTranslator, channel=1, above_median=True, **PLAIN)(image, None))["anomaly"][0]
+    for k in range(3):
+        inside = voxels[..., k][head[..., k]]
+        torch.testing.assert_close(above[..., k][head[..., k]], (inside - inside.median()).clamp(min=0))
 
 
 def test_the_other_control_is_the_rank_of_a_pixel_in_its_slice(image):
