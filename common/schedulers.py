@@ -106,6 +106,11 @@ class NoiseSchedule:
         noise = at(self.sqrt_one_minus_alphas_cumprod, step, x_t) * epsilon
         return (x_t - noise) / at(self.sqrt_alphas_cumprod, step, x_t)
 
+    def noise_in(self, x_t: Tensor, x_0: Tensor, step: int | Tensor) -> Tensor:
+        """Return the noise that makes x_t of x_0, the inverse of ``add_noise``."""
+        clean = at(self.sqrt_alphas_cumprod, step, x_t) * x_0
+        return (x_t - clean) / at(self.sqrt_one_minus_alphas_cumprod, step, x_t)
+
     def posterior_mean(self, x_0: Tensor, x_t: Tensor, step: int | Tensor) -> Tensor:
         """Return the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eq. 7)."""
         return at(self.posterior_mean_x_0, step, x_t) * x_0 + at(self.posterior_mean_x_t, step, x_t) * x_t

@@ -143,3 +143,10 @@ def test_trailing_spacing_ends_at_the_last_timestep(steps, first):
     timesteps = NoiseSchedule(1000, num_inference_steps=steps, spacing="trailing").timesteps
     assert timesteps[:3].tolist() == first
     assert timesteps[-1] == 999
+
+
+@pytest.mark.parametrize("steps", [300, torch.tensor([100, 999])])
+def test_the_noise_in_an_image_is_what_was_added(steps):
+    schedule = NoiseSchedule(1000)
+    image, noise = torch.rand(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
+    torch.testing.assert_close(schedule.noise_in(schedule.add_noise(image, noise, steps), image, steps), noise)

@@ -251,8 +251,7 @@ def predict_noise(
     epsilon = model(x_t, timesteps)[:, : x_t.shape[1]]
     if clip_mode == "authors" and level > 0:
         x_0 = schedule.predict_x_0(x_t, epsilon, level - 1)
-        clean = schedule.sqrt_alphas_cumprod[level - 1] * x_0.clamp(-1, 1)
-        epsilon = (x_t - clean) / schedule.sqrt_one_minus_alphas_cumprod[level - 1]
+        epsilon = schedule.noise_in(x_t, x_0.clamp(-1, 1), level - 1)
     if guides and level > 0:  # at level 0 there is no noise to shift
         shift = total_guidance(guides, x_t, timesteps)
         epsilon = epsilon - schedule.sqrt_one_minus_alphas_cumprod[level - 1] * shift

@@ -118,8 +118,10 @@ class NoisyPrepareBatch(PatchPrepareBatch):
         with_classes: the inferer is also given ``class_labels``, as class-conditional networks want them.
         conditioned: what is noised is the ``label``, 0 or 1 in each of its channels; the inferer is given the image as
             ``condition``.
-        fixed: the same noise in every batch and timesteps spread over all of [0, T - 1], so that validation losses of
+        fixed: the same noise in every batch and timesteps spread over all that there are, so that validation losses of
             two epochs can be compared.
+        timesteps: that are drawn, increasing; all of [0, T - 1] by default. Those that a sampler of few steps makes
+            leave the network nothing else to learn. Source: Jiang et al. 2024, "Fast-DDPM".
         options: see ``PatchPrepareBatch``.
 
     Raises:
@@ -133,12 +135,14 @@ class NoisyPrepareBatch(PatchPrepareBatch):
         with_classes: bool = False,
         conditioned: bool = False,
         fixed: bool = False,
+        timesteps: Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         if target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}.")
-        self.num_train_timesteps, self.fixed = num_train_timesteps, fixed
+        self.timesteps = torch.tensor(range(num_train_timesteps) if timesteps is None else timesteps)
+        self.fixed = fixed
         self.target, self.with_classes, self.conditioned = TARGETS[target], with_classes, conditioned
 
     def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
@@ -148,10 +152,49 @@ class NoisyPrepareBatch(PatchPrepareBatch):
             given = {"condition": patches["image"]}
             patches = {**patches, "image": (patches["label"] > 0).to(patches["image"])}
         image = patches["image"]
-        drawn = noise_and_timesteps(image, self.num_train_timesteps, self.fixed)
+        drawn = noise_and_timesteps(image, self.timesteps, self.fixed)
         if self.with_classes:
             given["class_labels"] = _classes(patches)
         return image, self.target({**patches, **drawn}), (), {**drawn, **given}
+
+
+class RecycledPrepareBatch(NoisyPrepareBatch):
+    """Noise what the network itself takes for the mask, in place of the mask, so that it learns to undo its own errors.
+
+    The network is asked for the mask at a later timestep, without a gradient. The target is the noise that would have
+    made the same x_t of the true mask.
+
+    Source: Fu et al. 2023, "A Recycling Training Strategy for Medical Image Segmentation with Diffusion Denoising
+    Models", MELBA 2023:016, section 3.2, whose network predicts the mask where this one predicts the noise.
+
+    Args:
+        network: that is trained, of the noise, perhaps with its variance behind it.
+        inferer: that calls it, a ``NoisyInferer``.
+        options: see ``NoisyPrepareBatch``.
+    """
+
+    def __init__(self, network: nn.Module, inferer: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.network, self.inferer = network, inferer
+
+    def prepare(self, patches: Mapping[str, Tensor]) -> tuple:
+        """Return masks that the network has found, the target, and noise and timesteps for the inferer."""
+        mask, target, args, given = super().prepare(patches)
+        schedule, noise = self.inferer.schedule, torch.randn(mask.shape).to(mask)
+        later = self.later_than(given["timesteps"])
+        with eval_mode(self.network):
+            epsilon = self.inferer(mask, self.network, **{**given, "noise": noise, "timesteps": later})
+        noisy = schedule.add_noise(mask, noise, later)
+        found = schedule.predict_x_0(noisy, epsilon[:, : mask.shape[1]], later).clamp(0, 1)
+        x_t = schedule.add_noise(found, given["noise"], given["timesteps"])
+        return found, {**target, "noise": schedule.noise_in(x_t, mask, given["timesteps"])}, args, given
+
+    def later_than(self, timesteps: Tensor) -> Tensor:
+        """Return for each timestep one of those behind it, the last one for itself."""
+        places = torch.searchsorted(self.timesteps, timesteps.cpu())
+        behind = len(self.timesteps) - 1 - places
+        further = 1 + (torch.rand(len(places)) * behind).long()
+        return self.timesteps[(places + further).clamp(max=len(self.timesteps) - 1)].to(timesteps.device)
 
 
 class LatentPrepareBatch(PrepareBatch):
@@ -167,7 +210,7 @@ class LatentPrepareBatch(PrepareBatch):
     def __init__(
         self, autoencoder: nn.Module, num_train_timesteps: int, mask_mode: str = "area", fixed: bool = False
     ) -> None:
-        self.autoencoder, self.num_train_timesteps = autoencoder, num_train_timesteps
+        self.autoencoder, self.timesteps = autoencoder, torch.arange(num_train_timesteps)
         self.mask_mode, self.fixed = mask_mode, fixed
 
     def __call__(
@@ -183,20 +226,20 @@ class LatentPrepareBatch(PrepareBatch):
         with eval_mode(autoencoder):
             latent = autoencoder.encode(image)  # type: ignore[operator]
             condition = autoencoder.condition(image, tumours, self.mask_mode)  # type: ignore[operator]
-        drawn = noise_and_timesteps(latent, self.num_train_timesteps, self.fixed)
+        drawn = noise_and_timesteps(latent, self.timesteps, self.fixed)
         return latent, TARGETS["noise"]({"image": latent, **drawn}), (), {**drawn, "condition": condition}
 
 
-def noise_and_timesteps(image: Tensor, num_train_timesteps: int, fixed: bool) -> dict[str, Tensor]:
+def noise_and_timesteps(image: Tensor, choices: Tensor, fixed: bool) -> dict[str, Tensor]:
     """Return ``noise`` of the shape of images, and ``timesteps``, shape (B,), see ``NoisyPrepareBatch``."""
     # Drawn on the CPU, so that a run on a GPU sees the same noise.
     generator = torch.Generator().manual_seed(0) if fixed else None
     noise = torch.randn(image.shape, generator=generator).to(image)
     if fixed:
-        timesteps = ((torch.arange(len(image)) + 0.5) * num_train_timesteps / len(image)).long()
+        places = ((torch.arange(len(image)) + 0.5) * len(choices) / len(image)).long()
     else:
-        timesteps = torch.randint(0, num_train_timesteps, (len(image),))
-    return {"noise": noise, "timesteps": timesteps.to(image.device)}
+        places = torch.randint(0, len(choices), (len(image),))
+    return {"noise": noise, "timesteps": choices[places].to(image.device)}
 
 
 def _classes(patches: Mapping[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
+from common.inferers.noisy import NoisyInferer
 from common.losses.hybrid_vlb import HybridVLBLoss
 from common.losses.reconstruction import HoleLoss
 from common.networks.vqgan import VQGAN
@@ -16,6 +17,7 @@ from common.training.batches import (
     LatentPrepareBatch,
     NoisyPrepareBatch,
     PatchPrepareBatch,
+    RecycledPrepareBatch,
     TranslationPrepareBatch,
 )
 from common.transforms.slices import UNKNOWN
@@ -188,6 +190,66 @@ def test_a_batch_fits_the_inferer_and_the_loss(out_channels):
     inputs, target, args, kwargs = NoisyPrepareBatch(100, patch_size=(8, 8))(batch_of(organ_at(3, 5), organ_at(9, 9)))
     HybridVLBLoss(schedule)(DiffusionInferer(schedule)(inputs, network, *args, **kwargs), target).backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_of_few_timesteps_no_others_are_drawn(fixed):
+    prepare = NoisyPrepareBatch(1000, timesteps=[3, 500, 999], fixed=fixed, patch_size=(10, 8))
+    timesteps = prepare(batch_of(*[organ_at(3, 5)] * 60))[1]["timesteps"]
+    assert set(timesteps.tolist()) == {3, 500, 999}
+
+
+MEAN, STD = 0.5, 0.05
+
+
+class OfGaussianPixels(nn.Module):
+    """The exact noise predictor of independent Gaussian pixels, that also counts its calls while it is trained."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule, self.in_training, self.scale = schedule, 0, nn.Parameter(torch.ones(()))
+
+    def forward(self, x_t, timesteps):
+        self.in_training += self.training
+        alpha = self.schedule.alphas_cumprod[timesteps].view(-1, 1, 1, 1).to(x_t)
+        error = x_t - alpha.sqrt() * MEAN
+        return self.scale * (1 - alpha).sqrt() * error / (alpha * STD**2 + 1 - alpha)
+
+
+def test_a_recycled_mask_is_what_the_network_expects_of_a_later_timestep():
+    torch.manual_seed(0)
+    schedule = NoiseSchedule(1000)
+    network = OfGaussianPixels(schedule)
+    options = {"num_train_timesteps": 1000, "timesteps": [40, 160], "patch_size": (24, 20)}
+    prepare = RecycledPrepareBatch(network, NoisyInferer(schedule), **options)
+    batch = batch_of(*[organ_at(9, 8)] * 400)  # in the middle, so that all of the patch is image
+    batch["image"] = MEAN + STD * torch.randn(400, 1, 24, 20)
+    found, target, args, given = prepare(batch)
+
+    # Of Gaussian pixels the expectation has this share of their variance, and is off by what is uncorrelated with it.
+    alpha = float(schedule.alphas_cumprod[160])
+    share = alpha * STD**2 / (alpha * STD**2 + 1 - alpha)
+    assert float(found.var() / STD**2) == pytest.approx(share, rel=0.03)
+    covariance = ((found - found.mean()) * (target["image"] - found)).mean()
+    assert abs(float(covariance)) < 1e-3 * STD**2
+    assert set(given["timesteps"].tolist()) == {40, 160}
+
+    # The network is to find the noise that would have made the same of the true mask.
+    seen = schedule.add_noise(found, given["noise"], given["timesteps"])
+    true = schedule.add_noise(target["image"], target["noise"], given["timesteps"])
+    torch.testing.assert_close(seen, true)
+    assert torch.equal(target["timesteps"], given["timesteps"])
+    assert args == ()
+    assert network.training
+    assert network.in_training == 0
+    assert not found.requires_grad
+
+
+def test_a_later_timestep_is_any_behind():
+    prepare = RecycledPrepareBatch(nn.Identity(), None, num_train_timesteps=5, patch_size=(2, 2))
+    torch.manual_seed(0)
+    for timestep, behind in ((0, {1, 2, 3, 4}), (2, {3, 4}), (4, {4})):
+        assert set(prepare.later_than(torch.full((200,), timestep)).tolist()) == behind
 
 
 def coarse_noise(noise_size, count=1, patch_size=(16, 12), noise_std=0.4):
