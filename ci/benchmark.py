@@ -1,7 +1,7 @@
 """Time a bundle's inference against itself, ratios from one run: ``python -m ci.benchmark gdpi``.
 
 What is timed is the inferer that the config makes, on slices of the demonstration; what is compared stands in the
-bundle's recipe.
+bundle's recipe. ``--curve True`` asks what fewer steps cost in quality.
 """
 
 import resource
@@ -30,6 +30,7 @@ from common.transforms.grid import pixel_size_mm
 from . import bundle_parser
 from .recipes import recipe_of
 from .steps import time_steps
+from .study import study
 from .timing import line
 from .volumes import time_tumours
 
@@ -71,15 +72,20 @@ def inferer_of(parser: ConfigParser) -> Any:
     return inferer
 
 
-def benchmark(bundle: str, slices: int = 16, long: bool = False, **settings: Any) -> None:
+def benchmark(bundle: str, slices: int = 16, long: bool = False, curve: bool = False, **settings: Any) -> None:
     """Print the figures of a bundle.
 
     Args:
         bundle: name of the folder in ``bundles/``.
         slices: that are examined, fewer if the case has fewer; what works on volumes examines a whole one.
         long: also compare what takes minutes.
-        settings: keys of ``inference.json``.
+        curve: instead write tables and a page of what its sampler scores with more and fewer steps, on many patients:
+            the plan ``steps`` of ``ci.study``.
+        settings: keys of ``inference.json``, of a curve options of ``ci.study``.
     """
+    if curve:
+        study(bundle, plan="steps", **settings)
+        return
     configs = partial(bundle_parser, bundle, "inference")
     parser = configs(**settings)
     network, device = parser.get_parsed_content("network").eval(), parser.get_parsed_content("device")

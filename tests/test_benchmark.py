@@ -92,3 +92,17 @@ def test_it_prints_times_ratios_and_memory(bundle, capsys):
     ratios = [line for line in lines if "ratio" in line]
     assert ratios
     assert all(float(re.findall(NUMBER, line.partition("ratio")[2])[0]) > 0 for line in ratios)
+
+
+def test_a_curve_is_the_study_of_that_name(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ci.benchmark.study", lambda *args, **options: asked.append((args, options)))
+    benchmark("any", curve=True, num_patients=2)
+    assert asked == [(("any",), {"plan": "steps", "num_patients": 2})]
+
+
+@pytest.mark.parametrize("bundle", [name for name in bundle_names() if "steps" in recipe_of(name).studies])
+def test_a_curve_begins_with_the_default(bundle):
+    rows = recipe_of(bundle).plan("steps")["rows"]
+    assert rows[0].keys() <= {"name", "drawn"}
+    assert rows[0]["name"].endswith("the default")

@@ -99,6 +99,7 @@ def examine_segmentation(
         **overlap_row(mask[..., shown], truth[..., shown], spacing_mm),
         "mean_uncertainty": float(uncertainty[organ].mean()),
         "errors_auroc": PooledCounts([errors]).curve().auroc(),
+        "brier": float(np.square(np.clip(mean, 0, 1) - truth)[organ].mean()),
     }
     calibration = np.stack([count, count * p, count * y]).astype(float)
     sizes = examine_sizes(np.stack(members), organ, truth, spacing_mm) if len(members) else {}
@@ -184,6 +185,7 @@ def segmentation_statistics(records: Sequence[SegmentationRecord]) -> dict[str, 
     return {
         **statistics,
         "share of slices without a mask": mean_of_slices(empty),
+        "Brier score, mean of patients": mean_of_column([[r.row] for r in records], "brier"),
         "expected calibration error": lambda w: calibration_error(np.tensordot(w, calibration, 1)),
         "AUROC of the uncertainty for errors": lambda w: errors.curve(w).auroc(),
         "error rate": lambda w: float(retention(errors.curve(w))[1][0]),

@@ -440,6 +440,35 @@ def members_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def costs_figure(
+    points: Mapping[str, tuple[float, Mapping[str, tuple[float, float, float]]]], metrics: Mapping[str, str]
+) -> Figure:
+    """Return what methods score, with intervals, against what they cost.
+
+    Args:
+        points: cost, and by metric the number and its interval's ends, by the name of a method; the first is a star.
+        metrics: titles of the axes.
+    """
+    figure = Figure(figsize=(4.6 * len(metrics), 3.8 + 0.2 * len(points)), layout="constrained")
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axis, (metric, title) in zip(axes, metrics.items(), strict=True):
+        for index, (name, (cost, scores)) in enumerate(points.items()):
+            number, low, high = scores[metric]
+            ends = [[max(number - low, 0)], [max(high - number, 0)]]
+            marker = "*" if index == 0 else MARKERS[index % len(MARKERS)]
+            size = 11 if index == 0 else 5
+            axis.errorbar([cost], [number], yerr=ends, fmt=marker, markersize=size, capsize=2, label=name)
+        axis.set(title=title, xlabel="calls and gradients a slice")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.18))
+    return figure
+
+
+MARKERS = "osD^v<>Ph"
+"""So that methods are told apart in grey, too."""
+
+
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """Return a figure as PNG, the same bytes for the same picture."""
     buffer = io.BytesIO()

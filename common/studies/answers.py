@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,22 @@ from numpy.typing import NDArray
 
 from ..checkpoints import load_parts
 from ..files import replacing
-from ..metrics.statistics import Row
+from ..metrics.statistics import Record, Row, Statistic, mean_of, mean_of_cases
 from ..timing import Stopwatch
 from .cases import Case, Configs
 from .plan import Method
 
 COSTS = ("calls", "gradients", "seconds")
 """Of an answer: evaluations of networks, each image of a batch for itself, those with a gradient, and its time."""
+
+
+def costs_of(seeds: Sequence[Sequence[Record]]) -> dict[str, Statistic]:
+    """Return the mean over cases and seeds of each of ``COSTS`` a slice, of those that the records tell."""
+
+    def mean(name: str) -> Statistic:
+        return mean_of([mean_of_cases([record.row[name] for record in records]) for records in seeds])
+
+    return {f"{name}_a_slice": mean(name) for name in COSTS if name in seeds[0][0].row}
 
 
 class Answers:

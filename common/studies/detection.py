@@ -17,11 +17,11 @@ from ..metrics.statistics import Row, Statistic, mean_of
 from ..report.figures import Panel, box_around, curves_figure, panel_grid, png
 from ..report.page import Picture, Section, write_page
 from ..transforms.anomaly import smooth_in
-from .answers import Answers
+from .answers import Answers, costs_of
 from .cases import SCANNERS, Case, Configs, display_of, read_cases
 from .plan import Method, methods, rows_of
 from .runner import examined
-from .tables import NUM_BOOTSTRAPS, compared_rows, on_page
+from .tables import NUM_BOOTSTRAPS, compared_rows, costs_picture, on_page
 
 THRESHOLDS = ("dice", "otsu")
 NUM_SEEDS = 3
@@ -243,7 +243,7 @@ def detection_study(
                 f"Scanner {scanner}: {meaning}",
                 [explanation(len(cases), num_seeds, study.plan.lesion_slices_only)],
                 [on_page(row) for row in rows],
-                [Picture("Seed 0.", png(curves_figure(curves)))],
+                [Picture("Seed 0.", png(curves_figure(curves))), costs_picture(rows, {"ap": "AP", "dice": "Dice"})],
             ),
             Section(
                 f"Scanner {scanner}: pairs; differences are those of the row under 'against' minus this one",
@@ -295,6 +295,7 @@ def compare(found: Records, thresholds: Mapping[str, float], num_bootstraps: int
             "dice": over_seeds(lambda curve: curve.dice_at(thresholds[row])),
             "dice_best_threshold_of_this_test": over_seeds(lambda curve: curve.best_dice()[0]),
             **slice_metrics(found[row]),
+            **costs_of(found[row]),
         }
 
     numbers, compared = {row: metrics(row) for row in found}, ("ap", "dice", *slice_metrics(next(iter(found.values()))))

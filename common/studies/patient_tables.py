@@ -9,7 +9,7 @@ import numpy as np
 from ..metrics.detection import CaseRecord, pool_images, pool_pixels, slice_mean
 from ..metrics.pixels import Curve, PooledCounts
 from ..metrics.statistics import Row, Statistic, mean_of, mean_of_cases, mean_of_slices
-from .answers import COSTS
+from .answers import costs_of
 from .detection import Records, slice_metrics
 from .tables import compared_rows
 
@@ -64,9 +64,8 @@ def statistics_of(seeds: Sequence[Sequence[CaseRecord]], counted: Counted) -> di
         "mask_cm2_in_slices_without_lesion": partial(slice_mean, key="mask_cm2", diseased=False),
         "mask_cm2_in_slices_without_lesion_in_the_middle_half": partial(_mask_in_the_middle, counted.depths),
         "map_in_slices_without_lesion": partial(slice_mean, key="mean_score", diseased=False),
-        **{f"{name}_a_slice": partial(_mean, name) for name in COSTS if name in seeds[0][0].row},
     }
-    return {name: _over_seeds(seeds, of) for name, of in columns.items()} | slice_metrics(seeds)
+    return {name: _over_seeds(seeds, of) for name, of in columns.items()} | slice_metrics(seeds) | costs_of(seeds)
 
 
 OfRecords = Callable[[Sequence[CaseRecord]], Statistic]
@@ -80,10 +79,6 @@ def _over_seeds(seeds: Sequence[Sequence[CaseRecord]], of: OfRecords) -> Statist
 def _of_patients(key: str) -> OfRecords:
     """Return the mean of a column over patients with lesions."""
     return lambda records: mean_of_cases([r.row[key] if r.row["lesions"] else np.nan for r in records])
-
-
-def _mean(key: str, records: Sequence[CaseRecord]) -> Statistic:
-    return mean_of_cases([record.row[key] for record in records])
 
 
 def _pooled(pool: Callable[[Sequence[CaseRecord]], PooledCounts], metric: Callable[[Curve], float]) -> OfRecords:

@@ -21,11 +21,11 @@ from ..metrics.segmentation import (
 from ..metrics.statistics import Row, Statistic, mean_of
 from ..report.figures import Display, Panel, box_around, members_figure, panel_grid, png
 from ..report.page import Picture, Section, write_page
-from .answers import Answers
+from .answers import Answers, costs_of
 from .cases import SCANNERS, Case, Configs, display_of, read_cases
 from .plan import Method, methods
 from .runner import examined
-from .tables import NUM_BOOTSTRAPS, compared_rows, on_page
+from .tables import NUM_BOOTSTRAPS, compared_rows, costs_picture, on_page
 
 ENSEMBLE = 5
 """Members of the ensembles that are compared, as in Table 1 of Wolleb et al. 2022, "Implicit Image Segmentation"."""
@@ -42,6 +42,7 @@ METRICS = {
     "jaccard": "Jaccard, mean of slices",
     "hd95_mm": "HD95, mm, mean of slices with a mask",
     "empty": "share of slices without a mask",
+    "brier": "Brier score, mean of patients",
     "calibration_error": "expected calibration error",
     "errors_auroc": "AUROC of the uncertainty for errors",
     "retention_area": "area under the error retention curve",
@@ -52,7 +53,7 @@ METRICS = {
 OF_UNCERTAINTY = ("errors_auroc", "retention_area", "correlation")
 """Those that what is sampled once has not."""
 
-COMPARED = ("dice", "hd95_mm", "calibration_error", "errors_auroc")
+COMPARED = ("dice", "hd95_mm", "brier", "calibration_error", "errors_auroc")
 """Those that have a column for the difference of the first row."""
 
 Runs = list[list[SegmentationRecord]]
@@ -77,22 +78,31 @@ class Samples(NamedTuple):
     Attributes:
         name: of the method.
         members: (case) -> samples, shape (N, X, Y, Z).
+        cost: (case) -> what all samples have cost, see ``Answers``.
         compared: the first ones; of one alone there is no variance.
         is_first: whether it is the bundle's own.
     """
 
     name: str
     members: Callable[[Case], NDArray[np.float32]]
+    cost: Callable[[Case], Row]
     compared: int
     is_first: bool
 
     def records(self, case: Case) -> dict[tuple[str, int], SegmentationRecord]:
         """Return the record of a case by row and run."""
-        members = self.members(case)[: self.compared]
+        every, cost = self.members(case), self.cost(case)
+
+        def record(members: NDArray[np.float32]) -> SegmentationRecord:
+            made, share = examine(case, members), len(members) / len(every)
+            made.row.update({name: share * value for name, value in cost.items()})
+            return made
+
+        members = every[: self.compared]
         if not self.is_first:
-            return {(self.name, 0): examine(case, members)}
-        runs = {(SINGLE, run): examine(case, members[run : run + 1]) for run in range(ENSEMBLE)}
-        return {(FIRST, 0): examine(case, members), **runs}
+            return {(self.name, 0): record(members)}
+        runs = {(SINGLE, run): record(members[run : run + 1]) for run in range(ENSEMBLE)}
+        return {(FIRST, 0): record(members), **runs}
 
 
 def samples_of(configs: Configs, compared: Sequence[Method], folder: Path, num_members: int) -> list[Samples]:
@@ -108,7 +118,7 @@ def samples_of(configs: Configs, compared: Sequence[Method], folder: Path, num_m
     for method in compared:
         settings = {"num_samples": method.members or num_members, f"{method.inferer}::with_members": True}
         answers = Answers(configs, method, folder, MEMBERS, settings)
-        made.append(Samples(method.name, answers, method.members or ENSEMBLE, not made))
+        made.append(Samples(method.name, answers, answers.cost, method.members or ENSEMBLE, not made))
     return made
 
 
@@ -156,7 +166,10 @@ def segmentation_study(
         write_csv(tables / f"members_{scanner}.csv", sizes_table)
         sections += [
             Section(
-                f"Scanner {scanner}: {meaning}", [explanation(len(cases), compared)], [on_page(row) for row in table]
+                f"Scanner {scanner}: {meaning}",
+                [explanation(len(cases), compared)],
+                [on_page(row) for row in table],
+                [costs_picture(table, {"dice": "Dice, mean of slices", "brier": "Brier score"})],
             ),
             Section(
                 f"Scanner {scanner}: members of the ensemble",
@@ -201,7 +214,7 @@ def compare(found: Mapping[str, Runs], num_bootstraps: int) -> list[Row]:
             return lambda weights: float("nan")
         return mean_of([run[METRICS[metric]] for run in statistics[name]])
 
-    numbers = {name: {metric: number(name, metric) for metric in METRICS} for name in found}
+    numbers = {name: {metric: number(name, metric) for metric in METRICS} | costs_of(found[name]) for name in found}
     return compared_rows("method", numbers, patients, COMPARED, next(iter(found)), num_bootstraps)
 
 

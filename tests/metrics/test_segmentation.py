@@ -40,6 +40,7 @@ def test_a_perfect_segmentation():
     assert found["HD95, mm, mean of slices with a mask"] == 0
     assert found["share of slices without a mask"] == 0
     assert found["expected calibration error"] == 0
+    assert found["Brier score, mean of patients"] == 0
     assert found["error rate"] == 0
 
 

@@ -13,6 +13,7 @@ from common.report.figures import (
     Display,
     Panel,
     View,
+    costs_figure,
     curves_figure,
     froc_figure,
     overlay_figure,
@@ -263,6 +264,16 @@ def test_a_saved_picture_makes_its_folder(tmp_path):
     figure = panel_grid([[Panel(grey=np.zeros((8, 8)))]])
     save_png(figure, tmp_path / "case 1" / "a.png")
     assert (tmp_path / "case 1" / "a.png").read_bytes() == png(figure)
+
+
+def test_what_methods_score_stands_over_what_they_cost():
+    scores = {"default": (60.0, {"ap": (0.5, 0.4, 0.6)}), "control": (0.0, {"ap": (0.3, np.nan, np.nan)})}
+    figure = costs_figure(scores, {"ap": "AP"})
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["default", "control"]
+    assert axis.get_xscale() == "symlog"  # what costs nothing has a place, too
+    assert next(line for line in axis.lines if len(line.get_xdata()) == 1).get_marker() == "*"
+    assert axis.get_title() == "AP"
 
 
 def test_figures_do_not_pile_up():

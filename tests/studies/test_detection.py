@@ -56,7 +56,7 @@ def test_each_row_of_the_plan_has_its_rows_and_is_compared_with_the_first(study)
         assert float(pairs[0]["ap_difference"]) == pytest.approx(float(rows[1]["ap"]) - float(rows[2]["ap"]))
     page = (folder / "report.html").read_text()
     assert "4 patients" in page
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/png") == 6  # curves, costs and maps of each scanner
 
 
 def test_the_numbers_of_a_row_are_those_of_its_maps_in_all_organs(study, tmp_path):

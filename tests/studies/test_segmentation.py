@@ -41,7 +41,11 @@ def members(case, count=10):
 
 
 def test_an_ensemble_is_ahead_of_its_single_runs(cases):
-    draws = [Samples("ours", members, 5, is_first=True), Samples("once", members, 1, is_first=False)]
+    taken = {"calls": 100.0, "gradients": 0.0, "seconds": 2.0}  # of ten members
+    draws = [
+        Samples("ours", members, lambda case: taken, 5, is_first=True),
+        Samples("once", members, lambda case: taken, 1, is_first=False),
+    ]
     found = {}
     for _, records in examined([(each.name, each.records) for each in draws], cases):
         for (row, _), of_cases in records.items():
@@ -55,6 +59,9 @@ def test_an_ensemble_is_ahead_of_its_single_runs(cases):
     for name in ("one run", "once"):
         assert np.isnan(table[name]["errors_auroc"])
     assert table["ensemble"]["retention_area"] == 0
+    assert [table[name]["calls_a_slice"] for name in ("ensemble", "one run", "once")] == [50, 10, 10]
+    assert table["one run"]["brier"] == pytest.approx(4 / 64)
+    assert table["ensemble"]["brier"] == pytest.approx((4 * 0.4**2 + 12 * 0.2**2) / 64)
     assert table["ensemble"]["dice_difference"] == 0
     assert "dice low" not in on_page(table["ensemble"])
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from common.metrics.statistics import mean_of_cases
-from common.studies.tables import compared_rows, on_page
+from common.studies.tables import compared_rows, costs_picture, on_page
 
 
 @pytest.mark.parametrize(("ahead", "column", "sign"), [(False, "dice_difference", -1), (True, "dice_ahead", 1)])
@@ -24,3 +24,9 @@ def test_rows_have_intervals_and_their_distance_from_one_of_them(ahead, column, 
 def test_on_the_page_an_interval_stands_beside_its_number():
     row = {"method": "ours", "dice": 0.5, "dice_low": 0.25, "dice_high": 0.75, "threshold": 3.0}
     assert on_page(row) == {"method": "ours", "dice": "0.500 [0.250, 0.750]", "threshold": 3.0}
+
+
+def test_what_rows_cost_is_shown_beside_what_they_score():
+    row = {"calls_a_slice": 20.0, "gradients_a_slice": 10.0, "ap": 0.5, "ap_low": 0.4, "ap_high": 0.6}
+    rows = [{"method": "default", **row}, {"method": "fewer", **row, "calls_a_slice": 4.0}]
+    assert costs_picture(rows, {"ap": "AP"}).png.startswith(b"\x89PNG")
