@@ -30,8 +30,8 @@ NUM_SEEDS = 3
 ANOMALY = 0
 """Channel of the map."""
 
-BEFORE_THE_FILTER = {"median_radius": 0}
-"""Of the map that is kept; the filters of all rows are tried on it."""
+BEFORE_THE_FILTER = {"median_radius": 0, "threshold": 0.0}
+"""Of the map that is kept; the filters and thresholds of all rows are tried on it."""
 
 Records = dict[str, list[list[CaseRecord]]]
 """By row: for each seed the records of all cases."""
