@@ -95,7 +95,7 @@ OPTIONS = {
     "finetune": Option("bool", "start from the weights at model_path"),
     "train_parts": Option("str", "which parts are trained", choices=("auto", "all")),
     # diffusion
-    "num_train_timesteps": Option("int", "of the schedule", 2),
+    "num_train_timesteps": Option("int", "of the schedule", 1),
     "guide_timesteps": Option("int", "that the networks which guide learn at", 1),
     "num_inference_steps": Option("int", "of the schedule, respaced", 1),
     "task_inference_steps": Option("int", "the same, for trials of the task during training", 1),
