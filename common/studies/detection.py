@@ -19,9 +19,9 @@ from ..report.page import Picture, Section, write_page
 from ..transforms.anomaly import smooth_in
 from .answers import Answers, costs_of
 from .cases import SCANNERS, Case, Configs, display_of, read_cases
-from .plan import Method, methods, rows_of
+from .plan import Method, methods, pairs_of, rows_of
 from .runner import examined
-from .tables import NUM_BOOTSTRAPS, compared_rows, costs_picture, on_page
+from .tables import NUM_BOOTSTRAPS, compared_rows, costs_picture, on_page, paired_rows
 
 THRESHOLDS = ("dice", "otsu")
 NUM_SEEDS = 3
@@ -137,13 +137,13 @@ class DetectionStudy:
         """
         only, overlaps = self.plan.lesion_slices_only, self.plan.lesion_slices_only or self.plan.overlaps
         options: dict[str, Any] = {"otsu": self.otsu, "lesion_slices_only": only, "overlaps": overlaps}
-        anomaly, records = answer(case), {}
+        anomaly, taken, records = answer(case), cost(case), {}
         for row, radius in rows.items():
             scores = np.round(smooth_in(case.organ, anomaly, radius), self.plan.decimals)
             mask = (scores >= thresholds.get(row, np.inf)) & case.organ
             images = (scores, mask, case.organ, case.truth)
             records[row] = examine_case(case.name, case.name, *images, case.spacing_mm, **options)
-            records[row].row.update(cost(case))
+            records[row].row.update(taken)
         return records
 
     def tune(self, compared: Sequence[Method], cases: Sequence[Case]) -> list[Row]:
@@ -215,23 +215,14 @@ def detection_study(
         for row, records in study.examine(compared, validation, "validation", 1).items()
     }
     in_figures = {row for method in compared for row in pictured(method, study.radius)}
-    against = {
-        row: method.against.format(radius=list(radius))
-        for method in compared
-        for row, radius in rows_of(method, study.radius).items()
-        if method.against
-    }
+    against = pairs_of(compared, study.radius)
     sections = []
     for scanner, meaning in SCANNERS.items():
         cases = study.cases(f"scanner_{scanner}", "testing", num_patients)
         found = study.examine(compared, cases, f"testing_{scanner}", num_seeds, fitted)
         rows = compare(found, fitted, num_bootstraps)
         write_csv(folder / f"study_{scanner}.csv", rows)
-        pairs = [
-            {"against": other, **compare({other: found[other], row: found[row]}, fitted, num_bootstraps)[1]}
-            for row, other in against.items()
-            if other in found
-        ]
+        pairs = paired_rows(against, found, lambda both: compare(both, fitted, num_bootstraps))
         if pairs:
             write_csv(folder / f"pairs_{scanner}.csv", pairs)
         default = next(iter(found))

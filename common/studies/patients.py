@@ -19,8 +19,8 @@ from .answers import Answers
 from .cases import Case, Configs
 from .detection import DetectionPlan, DetectionStudy, Records
 from .patient_tables import Counted, best_of_patients, compare, explanation, mean_ap, terciles
-from .plan import Method, methods, rows_of
-from .tables import NUM_BOOTSTRAPS, on_page
+from .plan import Method, methods, pairs_of, rows_of
+from .tables import NUM_BOOTSTRAPS, on_page, paired_rows
 from .training import Run, train_parts
 
 NOTICE = "Real patients: for the eyes of those who may see them. For research, not for diagnosis."
@@ -123,10 +123,9 @@ class Tried:
             limits = {POSITION: best_of_patients(by_place(study, learnt, {}))}
             _put_together(self.tested, {POSITION: [by_place(study, cases, limits)]})
         self.depths |= {case.name: case.image.shape[-1] for case in cases}
+        self.pairs |= pairs_of(compared, study.radius)
         for method in compared:
-            rows = rows_of(method, study.radius)
-            self.controls |= dict.fromkeys(rows if method.control else ())
-            self.pairs |= {row: method.against.format(radius=list(r)) for row, r in rows.items() if method.against}
+            self.controls |= dict.fromkeys(rows_of(method, study.radius) if method.control else ())
         if plan.organ:
             self.organs += organs_found(study.configs, cases, study.folder / "answers" / f"organs {name}")
         panels = study.panels(compared, cases, f"testing {name}", next(iter(found.values()))[0])
@@ -209,14 +208,9 @@ def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_boo
         table = compare(kept, reference, counted, num_bootstraps)
         write_csv(folder / f"{title.replace(' ', '_')}.csv", table)
         tables.append(Section(title, [explanation(kept, reference)], [on_page(row) for row in table]))
-    pairs = [
-        {
-            "against": other,
-            **compare({other: tried.tested[other], row: tried.tested[row]}, other, counted, num_bootstraps)[1],
-        }
-        for row, other in tried.pairs.items()
-        if other in tried.tested
-    ]
+    pairs = paired_rows(
+        tried.pairs, tried.tested, lambda both: compare(both, next(iter(both)), counted, num_bootstraps)
+    )
     if pairs:
         write_csv(folder / "pairs.csv", pairs)
         tables.append(Section("Pairs: 'ahead' is of the row under 'against'", rows=[on_page(row) for row in pairs]))

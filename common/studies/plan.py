@@ -81,3 +81,18 @@ def rows_of(method: Method, own_radius: Sequence[int]) -> dict[str, Sequence[int
         own_radius: of the bundle's filter.
     """
     return {method.name.format(radius=list(radius)): radius for radius in method.radii or [own_radius]}
+
+
+def pairs_of(compared: Sequence[Method], own_radius: Sequence[int]) -> dict[str, str]:
+    """Return the rows that are also compared with another one, and that one.
+
+    Args:
+        compared: the methods.
+        own_radius: of the bundle's filter.
+    """
+    return {
+        row: method.against.format(radius=list(radius))
+        for method in compared
+        for row, radius in rows_of(method, own_radius).items()
+        if method.against
+    }

@@ -1,6 +1,7 @@
 """Tables of what is compared, with intervals, and how pages show them."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from ..metrics.intervals import with_interval
 from ..metrics.statistics import Row, Statistic, difference, with_all_columns
@@ -10,6 +11,8 @@ from ..report.page import Picture
 
 NUM_BOOTSTRAPS = 1000
 """Of the intervals of a study."""
+
+Found = TypeVar("Found")
 
 
 def compared_rows(
@@ -44,6 +47,23 @@ def compared_rows(
             row |= with_interval(f"{metric}_{'ahead' if ahead else 'difference'}", between, patients, num_bootstraps)
         rows.append(row)
     return with_all_columns(rows)
+
+
+def paired_rows(
+    pairs: Mapping[str, str], found: Mapping[str, Found], compare: Callable[[dict[str, Found]], list[Row]]
+) -> list[Row]:
+    """Return a row for each pair whose other side was tried, with it under ``against``.
+
+    Args:
+        pairs: rows, and what each is compared with.
+        found: what all rows say.
+        compare: makes the table of two of them, the first of which is the other side.
+    """
+    return [
+        {"against": other, **compare({other: found[other], row: found[row]})[1]}
+        for row, other in pairs.items()
+        if other in found
+    ]
 
 
 def costs_picture(rows: Sequence[Row], metrics: Mapping[str, str]) -> Picture:

@@ -29,8 +29,7 @@ class MedianTranslator(Translator):
 
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
         """Return constant images."""
-        inside = batch.image.masked_fill(~batch.organ, float("nan")).flatten(2)
-        return inside.nanmedian(2).values[..., None, None].expand_as(batch.image)
+        return medians(batch).expand_as(batch.image)
 
 
 class BlurTranslator(Translator):
@@ -80,11 +79,8 @@ class ChannelTranslator(Translator):
 
     def __call__(self, batch: Batch, network: nn.Module, generators: Generators, progress: Progress) -> Tensor:
         """Return images that differ from the given ones by the map."""
-        shown = batch.image[:, self.channel]
-        if self.above_median:
-            inside = shown.masked_fill(~batch.organ[:, 0], float("nan"))
-            shown = (shown - inside.flatten(1).nanmedian(1).values[:, None, None]).clamp(min=0)
-        return with_map(batch.image, shown)
+        shown = (batch.image - medians(batch)).clamp(min=0) if self.above_median else batch.image
+        return with_map(batch.image, shown[:, self.channel])
 
 
 class EqualizedTranslator(Translator):
@@ -104,6 +100,12 @@ class EqualizedTranslator(Translator):
         pairs = zip(convert_to_numpy(batch.image[:, self.channel]), convert_to_numpy(batch.organ[:, 0]), strict=True)
         equalized = torch.stack([torch.from_numpy(equalize_hist(image, mask=organ)) for image, organ in pairs])
         return with_map(batch.image, equalized)
+
+
+def medians(batch: Batch) -> Tensor:
+    """Return the organ's median in each slice and channel, shape (B, C, 1, 1)."""
+    inside = batch.image.masked_fill(~batch.organ, float("nan")).flatten(2)
+    return inside.nanmedian(2).values[..., None, None]
 
 
 def with_map(image: Tensor, found: Tensor) -> Tensor:
