@@ -297,11 +297,11 @@ READERS: dict[str, Callable[..., Checked]] = {"ct": _check_ct, "mr": _check_mr, 
 
 
 def with_healthy_slices(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the cases that have an axial slice without lesions, and name the others."""
+    """Return the cases that have an axial slice without lesions, or of which nothing is known; name the others."""
     kept = []
     for item in items:
-        if "label" in item and _classes_in(item) == {True}:
-            logger.warning(f"{item['case']}: left out, as there are lesions in each of its slices.")
+        if _classes_in(item) == {True}:
+            logger.warning(f"{item['case']}: left out, as no slice of it is known to have no lesions.")
             continue
         kept.append(item)
     return kept

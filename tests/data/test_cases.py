@@ -12,7 +12,7 @@ from PIL import Image
 
 from ci.dicom_series import write_series
 from common.data import cases
-from common.data.cases import list_cases, shard, tell_healthy, with_both_classes, with_lesions
+from common.data.cases import list_cases, shard, tell_healthy, with_both_classes, with_healthy_slices, with_lesions
 from common.files import BadFileError, Failures
 
 CT = np.linspace(-1000, 400, 336).reshape(8, 7, 6).astype(np.int16)
@@ -808,3 +808,19 @@ def test_cases_without_tumours_are_healthy_whatever_their_labels_hold(tmp_path):
     assert not any(item["healthy"] for item in tell_healthy(items, both=False))
     added = tell_healthy([], both=True, healthy=[{"case": "f", "organ": paths["one"]}, {"case": "g"}])
     assert added == [{"case": "f", "organ": paths["one"], "healthy": True}]
+
+
+def test_what_is_all_diseased_teaches_no_healthy_slices(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    whole = save(np.ones_like(MASK), tmp_path / "whole.nii.gz")
+    part = np.ones_like(MASK)
+    part[:, :, 0] = 0
+    known = [
+        {"case": "ill film", "image_label": 1},
+        {"case": "normal film", "image_label": 0},
+        {"case": "ill throughout", "label": str(whole), "image_label": 1},
+        {"case": "ill in part", "label": str(save(part, tmp_path / "part.nii.gz")), "image_label": 1},
+        {"case": "unknown"},
+    ]
+    assert [each["case"] for each in with_healthy_slices(known)] == ["normal film", "ill in part", "unknown"]
+    assert [message.split(":")[0] for message in caplog.messages] == ["ill film", "ill throughout"]
