@@ -68,12 +68,14 @@ class Evidence:
 
     Args:
         network: the container.
-        layer: of the encoder, whose activations are looked at; early ones are finer.
+        layer: of the encoder, whose activations are looked at; early ones are finer. By default its
+            ``early_layer``.
         part: name of the ``LatentClassifier`` in the container.
     """
 
-    def __init__(self, network: Any, layer: str = "stem.5", part: str = "classifier") -> None:
-        self.network, self.layer, self.part = network, layer, part
+    def __init__(self, network: Any, layer: str | None = None, part: str = "classifier") -> None:
+        self.network, self.part = network, part
+        self.layer = layer or network.get_submodule(part).early_layer
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return a map of shape (*spatial) from 0 to 1, its highest value; 0 everywhere if nothing speaks for it.

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.utils import get_norm_layer
-from monai.networks.nets import DenseNet121, ResNet, resnet18
+from monai.networks.nets import DenseNet, DenseNet121, DenseNet169, ResNet, resnet18
 from monai.networks.utils import replace_modules
 from torch import Tensor, nn
 
 from .inception_resnet import InceptionResNetV1
 
-ENCODERS = ("inception_resnet", "densenet121", "resnet18")
+DENSENETS = {"densenet121": DenseNet121, "densenet169": DenseNet169}
+ENCODERS = ("inception_resnet", *DENSENETS, "resnet18")
 CENTRES = ("learned", "fixed")
 
 
@@ -68,6 +69,19 @@ class LatentClassifier(nn.Module):
         logits = self.classifier(latent.detach() if apart else latent)
         return logits, latent, F.normalize(self.centres).expand(len(image), -1, -1)
 
+    @property
+    def early_layer(self) -> str:
+        """The name of a layer of the encoder which still knows where things are, at a half or a quarter of the size.
+
+        Raises:
+            ValueError: if the encoder is none of ``image_encoder``.
+        """
+        known = {InceptionResNetV1: "stem.5", DenseNet: "features.denseblock1", ResNet: "layer1"}
+        for kind, layer in known.items():
+            if isinstance(self.encoder, kind):
+                return layer
+        raise ValueError(f"expected the name of a layer of {type(self.encoder).__name__}, which has none by default.")
+
 
 def simplex(num_points: int, dimensions: int) -> Tensor:
     """Return points of length 1 that are all as far from one another as can be, shape (num_points, dimensions).
@@ -99,14 +113,15 @@ def image_encoder(
     """Return a network that turns images into vectors, all of them with instance normalisation.
 
     Args:
-        encoder: ``inception_resnet``, see ``InceptionResNetV1``, or MONAI's ``densenet121`` or ``resnet18``.
+        encoder: ``inception_resnet``, see ``InceptionResNetV1``, or MONAI's ``densenet121``, ``densenet169`` or
+            ``resnet18``.
         spatial_dims: 2 or 3.
         in_channels: of the images.
         embedding_dim: length of the vectors.
         hidden_dim: of ``inception_resnet``.
         num_blocks: of ``inception_resnet``.
         width: of ``inception_resnet``.
-        dropout: of ``inception_resnet`` and ``densenet121``.
+        dropout: of all but ``resnet18``.
         padding: of ``inception_resnet``.
 
     Raises:
@@ -117,8 +132,8 @@ def image_encoder(
         case "inception_resnet":
             options: dict[str, Any] = {"width": width, "dropout": dropout, "padding": padding}
             return InceptionResNetV1(spatial_dims, in_channels, embedding_dim, hidden_dim, num_blocks, **options)
-        case "densenet121":
-            return DenseNet121(spatial_dims, in_channels, embedding_dim, norm=norm, dropout_prob=dropout)
+        case "densenet121" | "densenet169":
+            return DENSENETS[encoder](spatial_dims, in_channels, embedding_dim, norm=norm, dropout_prob=dropout)
         case "resnet18":
             made: ResNet = resnet18(
                 spatial_dims=spatial_dims, n_input_channels=in_channels, num_classes=embedding_dim, norm=norm

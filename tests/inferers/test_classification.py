@@ -4,7 +4,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from common.inferers.classification import Evidence, LatentInferer
-from common.networks.latent_classifier import LatentClassifier
+from common.networks.latent_classifier import ENCODERS, LatentClassifier, image_encoder
 from common.networks.parts import NetworkParts
 
 
@@ -57,3 +57,15 @@ def test_evidence_is_where_a_class_is_seen_and_reaches_an_encoder_that_does_not_
     assert seen[1, 2, 3] == 1 == seen.max()
     assert seen.sum() == 1
     assert encoder[0].weight.grad is None
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_evidence_of_each_encoder_has_a_layer_to_look_at(encoder):
+    torch.manual_seed(0)
+    made = image_encoder(encoder, 2, embedding_dim=12, hidden_dim=16, num_blocks=(1, 1, 1), width=1 / 8, padding="same")
+    network = NetworkParts("classifier", classifier=LatentClassifier(made, 12)).eval()
+    seen = Evidence(network)(torch.rand(1, 64, 48))
+    assert seen.shape == (64, 48)
+    assert seen.max() == 1
+    with pytest.raises(ValueError, match="a layer of Sequential"):
+        Evidence(container())
