@@ -23,6 +23,7 @@ def write_folds(
     tested: Sequence[str] = (),
     num_validation: int = 3,
     beside: str = "",
+    site: str = "",
     seed: int = 0,
 ) -> None:
     """Write a data set whose testing cases are a fold of a real one.
@@ -40,6 +41,7 @@ def write_folds(
         tested: cases, in place of a fold.
         num_validation: cases.
         beside: folder of a further data set in ``dst``, whose training cases are learnt from, too.
+        site: of cases whose list says none.
         seed: of the draw.
 
     Raises:
@@ -63,6 +65,8 @@ def write_folds(
             "testing": [item for item in items if item["case"] in names],
         }
     further = json.loads((Path(dst) / beside / "dataset.json").read_text())["training"] if beside else []
+    if site:
+        parts = {part: [{"site": site} | item for item in parts[part]] for part in PARTS}
     where = "as listed" if not names else f"fold {fold}" if fold is not None else f"{len(names)} cases for testing"
     _write(Path(dst), lists, where, modality, parts, [_moved(item, beside) for item in further])
 

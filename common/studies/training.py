@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from monai.utils import ensure_tuple
+from numpy.typing import NDArray
 
 from ..checkpoints import read_data, read_weights, save_atomically
 from ..files import read_csv, write_csv
-from ..metrics.classification import ClassRecord, class_statistics, examine_class
+from ..metrics.classification import ClassRecord, area_under_roc, class_statistics, examine_class
 from ..metrics.statistics import Record, Row, Statistic, mean_of, mean_of_cases, mean_of_column, within
 from ..metrics.tumours import tumour_statistics
 from ..metrics.twins import TWIN_TITLES, twin_statistics
@@ -428,7 +429,44 @@ TWINS = Measures(
 """Of differences against those of twins."""
 
 
-MEASURES = {"tumours": TUMOURS, "maps": MAPS, "twins": TWINS}
+def film_statistics(records: Sequence[Record]) -> dict[str, Statistic]:
+    """Return how well films are told from normal ones, by their class and by their map.
+
+    NaN where a method has none; one without a classifier calls all of them normal, for certain.
+    """
+
+    def column(*names: str) -> NDArray[np.float64]:
+        return np.array([next((r.row[name] for name in names if name in r.row), np.nan) for r in records], dtype=float)
+
+    label = column("diseased", "image_label").astype(int)
+    change, probability = column("mean_score"), column("probability", "probability_1")
+    found: dict[str, Statistic] = dict.fromkeys(FILMS.titles.values(), lambda weights: float("nan"))
+    if not np.isnan(change).any():
+        found["AUROC of the map"] = area_under_roc(label == 1, change)
+        found["mean of the map, normal films"] = mean_of_cases(np.where(label == 0, change, np.nan))
+    if np.nan_to_num(probability).any():
+        said = zip(records, label.tolist(), probability.tolist(), strict=True)
+        found |= class_statistics([examine_class(r.case, r.patient, y, np.array([1 - p, p])) for r, y, p in said])
+    return found
+
+
+FILMS = Measures(
+    titles={
+        "accuracy": "accuracy",
+        "kappa": "kappa",
+        "auroc": "AUROC",
+        "map_auroc": "AUROC of the map",
+        "normal_change": "mean of the map, normal films",
+    },
+    compared=("auroc", "map_auroc"),
+    statistics=film_statistics,
+    records=partial(records_of, table="per_slice"),
+    configs=("inference", "evaluate"),
+)
+"""Of films of which nothing but their class is known."""
+
+
+MEASURES = {"tumours": TUMOURS, "maps": MAPS, "twins": TWINS, "films": FILMS}
 """By what plans call it."""
 
 

@@ -56,6 +56,12 @@ def test_without_folds_the_parts_are_those_of_the_lists(livers, tmp_path):
     content = written(livers, tmp_path / "dst")
     assert names(content["testing"]) == {"c0", "c6"}
     assert names(content["validation"]) == {"c1", "c7"}
+    assert "site" not in content["training"][0]
+
+
+def test_cases_of_no_site_may_be_given_one(livers, tmp_path):
+    content = written(livers, tmp_path / "dst", site="NIH")
+    assert {item["site"] for part in ("training", "validation", "testing") for item in content[part]} == {"NIH"}
 
 
 def test_cases_to_test_may_be_named(livers, tmp_path):

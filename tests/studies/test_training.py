@@ -169,6 +169,47 @@ def test_one_part_is_trained_and_its_threshold_fitted_before_maps_are_compared(t
     assert float(row["ap_difference"]) == pytest.approx(0.4)
 
 
+class Filming:
+    """Films of two classes, by a map and a classifier, by a map alone, or by a classifier of other columns alone."""
+
+    def __call__(self, bundle, *configs, **options):
+        if configs == ("train",):
+            options["model_path"].parent.mkdir(parents=True)
+            options["model_path"].write_text(options["kind"])
+            return
+        rows = []
+        for n, label in enumerate([0, 0, 0, 1, 1]):
+            row = {"case": f"film {n}", "patient": f"film {n}"}
+            match options["model_path"].read_text():
+                case "both":
+                    row |= {
+                        "diseased": label,
+                        "mean_score": 0.1 * n,
+                        "probability": 0.6 if n == 0 else 0.2 + 0.7 * label,
+                    }
+                case "map":
+                    row |= {"diseased": label, "mean_score": 0.5, "probability": 0.0}
+                case "class":
+                    row |= {"image_label": label, "probability_0": 0.4, "probability_1": 0.6}
+            rows.append(row)
+        write_csv(options["output_dir"] / "per_patient.csv", rows)
+
+
+def test_films_are_compared_by_their_map_and_their_class_as_far_as_a_method_has_both(tmp_path):
+    arms = [
+        {"name": kind, "train": "one", "tests": ["one"], "settings": {"kind": kind}}
+        for kind in ("map", "class", "both")
+    ]
+    plan = {"data": {}, "arms": arms, "measures": "films", "seeds": 1}
+    training_study({"name": plan}, Filming(), tmp_path, num_bootstraps=20)
+    rows = read_table(tmp_path / "study.csv")
+    wanted = ("accuracy", "auroc", "map_auroc", "normal_change")
+    found = {kind: [float(row[name] or "nan") for name in wanted] for kind, row in rows.items()}
+    np.testing.assert_allclose(found["both"], [0.8, 1, 1, 0.1])
+    np.testing.assert_allclose(found["map"], [np.nan, np.nan, 0.5, 0.5])
+    np.testing.assert_allclose(found["class"], [0.4, 0.5, np.nan, np.nan])
+
+
 CELLS = {"target": [["T", None]], "crossed": [["A", 0], ["B", 1]]}
 
 
