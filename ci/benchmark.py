@@ -1,7 +1,8 @@
 """Time a bundle's inference against itself, ratios from one run: ``python -m ci.benchmark gdpi``.
 
 What is timed is the inferer that the config makes, on slices of the demonstration; what is compared stands in the
-bundle's recipe. ``--curve True`` asks what fewer steps cost in quality.
+bundle's recipe. ``--curve True`` asks what fewer steps cost in quality, ``--beside wolleb_anomaly/ellipses`` what
+another bundle, under an overlay, takes for the same slices.
 """
 
 import resource
@@ -72,7 +73,9 @@ def inferer_of(parser: ConfigParser) -> Any:
     return inferer
 
 
-def benchmark(bundle: str, slices: int = 16, long: bool = False, curve: bool = False, **settings: Any) -> None:
+def benchmark(
+    bundle: str, slices: int = 16, long: bool = False, curve: bool = False, beside: str = "", **settings: Any
+) -> None:
     """Print the figures of a bundle.
 
     Args:
@@ -81,6 +84,8 @@ def benchmark(bundle: str, slices: int = 16, long: bool = False, curve: bool = F
         long: also compare what takes minutes.
         curve: instead write tables and a page of what its sampler scores with more and fewer steps, on many patients:
             the plan ``steps`` of ``ci.study``.
+        beside: bundles that are timed on the same slices, each with an overlay behind a slash, with commas between
+            them; the time does not depend on weights, so they need none.
         settings: keys of ``inference.json``, of a curve options of ``ci.study``.
     """
     if curve:
@@ -106,6 +111,7 @@ def benchmark(bundle: str, slices: int = 16, long: bool = False, curve: bool = F
         recipe = recipe_of(bundle)
         rows = [row for row in recipe.benchmark if long or not row.get("long", False)]
         compare(rows, recipe.study.get("shared", {}), lambda more: configs(**{**settings, **more}), network, case)
+        compare_bundles(beside.split(",") if beside else [], inferer_of(parser), network, case)
     line("peak memory, MB", f"{_peak_memory(device):.0f}")
 
 
@@ -167,6 +173,23 @@ def compare(
                 found = "".join(f", {name} {statistics[of]:.3f}" for name, of in row["scores"].items())
         first = first or spent
         line(row["name"], f"{spent:.3f} s a slice and draw, {spent / first:.2f} times the first{found}")
+
+
+def compare_bundles(names: Sequence[str], inferer: Any, network: nn.Module, case: DemoCase) -> None:
+    """Print what others take for the slices of a case.
+
+    Args:
+        names: of bundles, each with an overlay behind a slash.
+        inferer: that they are compared with.
+        network: its container.
+        case: that is examined.
+    """
+    for name in names:
+        own, (bundle, *overlays) = timed(inferer, case, network)[0], name.split("/")
+        parser = bundle_parser(bundle, "inference", *overlays)
+        other = parser.get_parsed_content("network").eval()
+        seconds, each = timed(inferer_of(parser), case, other)[0], 1000 / case.inputs.shape[-1]
+        line(name, f"{each * seconds:.1f} ms an image, {seconds / own:.1f} times the {each * own:.1f} ms above")
 
 
 def all_variants(parser: ConfigParser) -> Callable[[MetaTensor, nn.Module], list[Tensor]]:

@@ -7,7 +7,7 @@ import pytest
 from studied import ENSEMBLE, small_bundle
 
 from ci import bundle_parser
-from ci.benchmark import benchmark, compare, demo_case, split_time
+from ci.benchmark import benchmark, compare, compare_bundles, demo_case, split_time
 from ci.recipes import bundle_names, recipe_of
 from common.studies.plan import methods
 
@@ -65,6 +65,22 @@ def test_settings_are_compared_with_the_first_and_what_varies_adds_up(configs, n
     assert list(lines) == ["once", "five times", "scored"]
     assert lines["once"].endswith("1.00 times the first")
     assert lines["scored"].endswith(", Dice 1.000")
+
+
+def test_another_bundle_is_timed_on_the_same_slices(configs, network, case, capsys, monkeypatch):
+    asked = []
+
+    def other(*names):
+        asked.append(names)
+        return configs({"inferer::num_samples": 20})
+
+    monkeypatch.setattr("ci.benchmark.bundle_parser", other)
+    inferer = configs({"inferer::num_samples": 1}).get_parsed_content("inferer")
+    compare_bundles(["one", "other/overlay"], inferer, network, case)
+    assert asked == [("one", "inference"), ("other", "inference", "overlay")]
+    lines = printed(capsys)
+    assert list(lines) == ["one", "other/overlay"]
+    assert re.fullmatch(rf"({NUMBER}) ms an image, ({NUMBER}) times the ({NUMBER}) ms above", lines["other/overlay"])
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["in full", "in a short run"])
