@@ -112,8 +112,8 @@ def test_a_plan_has_what_its_base_has_but_for_what_it_says_and_what_is_null():
 
 
 def learns_from(data):
-    """Return what there is to learn from in a data set: patients, or cells of sites."""
-    return data.get("cells", data).get("training") or data["target"]
+    """Return what there is to learn from in a data set: patients, cells of sites, or the lists of real ones."""
+    return data.get("cells", data).get("training") or data.get("target") or data["lists"]
 
 
 @pytest.mark.parametrize(("bundle", "plan"), TRAININGS)
@@ -138,8 +138,9 @@ def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
         assert learns_from(plan.data[each.train])
 
 
-def test_what_several_bundles_compare_is_trained_on_the_same_data():
-    plans = plans_named("ellipses")
+@pytest.mark.parametrize("name", ["ellipses", "chest"])
+def test_what_several_bundles_compare_is_trained_on_the_same_data(name):
+    plans = plans_named(name)
     assert len(plans) > 1
     assert all(plans_named(bundle) == {} for bundle in RECIPES)
     first, *others = plans.values()
