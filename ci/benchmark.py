@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.utils import convert_to_tensor
+from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -74,7 +74,12 @@ def inferer_of(parser: ConfigParser) -> Any:
 
 
 def benchmark(
-    bundle: str, slices: int = 16, long: bool = False, curve: bool = False, beside: str = "", **settings: Any
+    bundle: str,
+    slices: int = 16,
+    long: bool = False,
+    curve: bool = False,
+    beside: str | Sequence[str] = (),
+    **settings: Any,
 ) -> None:
     """Print the figures of a bundle.
 
@@ -85,7 +90,7 @@ def benchmark(
         curve: instead write tables and a page of what its sampler scores with more and fewer steps, on many patients:
             the plan ``steps`` of ``ci.study``.
         beside: bundles that are timed on the same slices, each with an overlay behind a slash, with commas between
-            them; the time does not depend on weights, so they need none.
+            them; the time does not depend on weights, so they need none. What works on no slices is not compared.
         settings: keys of ``inference.json``, of a curve options of ``ci.study``.
     """
     if curve:
@@ -111,7 +116,10 @@ def benchmark(
         recipe = recipe_of(bundle)
         rows = [row for row in recipe.benchmark if long or not row.get("long", False)]
         compare(rows, recipe.study.get("shared", {}), lambda more: configs(**{**settings, **more}), network, case)
-        compare_bundles(beside.split(",") if beside else [], inferer_of(parser), network, case)
+        names = [
+            name for given in ensure_tuple(beside) for name in given.split(",")
+        ]  # of "a,b" a command line makes two
+        compare_bundles(names, inferer_of(parser), network, case)
     line("peak memory, MB", f"{_peak_memory(device):.0f}")
 
 
