@@ -129,7 +129,7 @@ def test_every_arm_has_its_data_and_sets_keys_that_there_are(bundle, plan):
         if arm.train:
             known = bundle_parser(bundle, arm.config, *(overlays if arm.config == "train" else ())).config
             assert learns_from(plan.data[arm.train])
-            assert {*arm.settings, *plan.settings} <= known.keys()
+            assert plan.taught(arm).keys() <= known.keys()
     assert {arm.synthesizer for arm in arms} - {""} == set(plan.synthesizers)
     for each in (Synthesizer(**made) for made in plan.synthesizers.values()):
         theirs = bundle_parser(each.bundle, "train").config

@@ -101,7 +101,7 @@ class TrainingPlan(NamedTuple):
         data: options of each data set that is drawn, by its name.
         arms: see ``Arm``; of those that are tried on a data set, the last one is compared with the others.
         reference: name of an arm that is compared instead.
-        settings: keys of ``train.json`` of all arms.
+        settings: keys of ``train.json`` of all arms; one with another ``config`` has its own alone.
         evaluation: keys of ``inference.json``.
         seeds: trainings of each arm.
         synthesizers: see ``Synthesizer``, by name.
@@ -141,6 +141,10 @@ class TrainingPlan(NamedTuple):
     def measured(self) -> Measures:
         """What is measured."""
         return class_measures(self.groups) if self.groups else MEASURES[self.measures]
+
+    def taught(self, arm: Arm) -> dict[str, Any]:
+        """Return the keys of an arm's config."""
+        return {**(self.settings if arm.config == "train" else {}), **arm.settings}
 
     def tested(self, seed: int) -> dict[str, Any]:
         """Return the keys of ``inference.json`` that go with the training of a seed."""
@@ -294,7 +298,7 @@ def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int,
     own, overlays = folder_of(folder, arm.name, seed), (*plan.overlays, *arm.overlays)
     models = _models(plan, own)
     if arm.train and not models[""].is_file():
-        settings = {"dataset_dir": plan.data_set(folder, arm.train, seed), **plan.settings, **arm.settings}
+        settings = {"dataset_dir": plan.data_set(folder, arm.train, seed), **plan.taught(arm)}
         settings |= dict.fromkeys(plan.seeded, seed)
         if arm.synthesizer:
             settings["synthesizer_path"] = folder_of(folder, arm.synthesizer) / "model.pt"
@@ -336,7 +340,7 @@ def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: 
 
 def _try_column(plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:
     """Write what a classifier of a column says, in the same tables."""
-    sites = {**plan.settings, **arm.settings}["target_sites"]
+    sites = plan.taught(arm)["target_sites"]
     learnt, own = plan.data_set(folder, arm.train, seed), folder_of(folder, arm.name, seed)
     for test in arm.tests:
         for epoch in _models(plan, own):
