@@ -21,6 +21,7 @@ from .dicom import read_series
 from .reading import FILM_AFFINE, is_film, read_film, read_image
 
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")  # MONAI makes all its readers, also unused ones
+warnings.filterwarnings("ignore", message=r"axcodes \(")  # MONAI on each film: three axes were named, it has two
 
 
 class CaseReader(NibabelReader):

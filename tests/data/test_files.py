@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from textwrap import dedent
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from nibabel.affines import from_matvec
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from ci import ROOT
 from ci.dicom_series import write_series
 from common.data.dicom import read_series
 from common.data.files import CaseReader, CaseWriter, FitCased, LoadCased, SaveMapsd
@@ -153,6 +158,20 @@ def test_a_film_is_read_as_it_hangs_and_its_result_lies_on_it(tmp_path, name):
     back = nib.load(tmp_path / "a" / "a_anomaly.nii.gz")
     np.testing.assert_allclose(back.get_fdata().T, rows, atol=0 if name != "a.JPEG" else 8)
     np.testing.assert_array_equal(back.affine, np.diag([-1, -1, 1, 1]))
+
+
+def test_a_film_is_not_warned_of():
+    """In a process of its own, since pytest resets the filters."""
+    code = """
+        import torch
+        from monai.data import MetaTensor
+        from monai.transforms import Orientation
+        import common.data.files
+        Orientation(axcodes="RAS", labels=None)(MetaTensor(torch.zeros(1, 4, 5)))
+    """
+    command = [sys.executable, "-c", dedent(code)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    assert "axcodes" not in done.stderr
 
 
 @pytest.fixture
