@@ -1,5 +1,6 @@
 """Weights on disk: refusing what does not fit, and writing so that a killed run leaves no half of a file."""
 
+import logging
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,13 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+from monai.networks.utils import copy_model_state
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from .files import replacing
+
+logger = logging.getLogger(__name__)
 
 FITTED = "threshold"
 """Buffers whose names begin so are NaN until they are fitted; no other weights are."""
@@ -150,6 +154,28 @@ def load_parts(network: nn.Module, path: str | os.PathLike, leave_out: Sequence[
             f"{path}: expected weights of this bundle, got {len(unknown)} unknown ones ({unknown[0]}, ...)."
         )
     network.load_state_dict(state)
+
+
+def load_fitting(network: nn.Module, path: str | os.PathLike, parts: Sequence[str]) -> None:
+    """Load what a published file has of a container's weights, by name and shape, as the start of a training.
+
+    So a network of other sequences begins with all but the layers that read and write them, which start afresh.
+
+    Args:
+        network: the container.
+        path: see ``load_parts``.
+        parts: that are to be trained.
+
+    Raises:
+        ValueError: if the file holds something else, or nothing that fits one of these parts.
+    """
+    _, taken, others = copy_model_state(network, read_weights(path))
+    if missing := set(parts) - parts_of(dict.fromkeys(taken)):
+        raise ValueError(f"{path}: expected weights that {', '.join(sorted(missing))} can start from, none fits.")
+    if afresh := [name for name in others if name.split(".")[0] in parts]:
+        logger.warning(
+            f"{len(afresh)} weights are not in {path}, or of another size, and start afresh: {afresh[0]}, ..."
+        )
 
 
 def frozen(network: nn.Module, path: str | os.PathLike) -> nn.Module:

@@ -92,7 +92,7 @@ OPTIONS = {
     "final_learning_rate": Option("float", "at the end", 0),
     "ema_momentum": Option("float", "of the moving average of the weights", 0, 1),
     "resume": Option("bool", "go on with an interrupted training"),
-    "finetune": Option("bool", "start from the weights at model_path"),
+    "finetune": Option("bool", "start from what fits of the weights at model_path"),
     "train_parts": Option("str", "which parts are trained", choices=("auto", "all")),
     # diffusion
     "num_train_timesteps": Option("int", "of the schedule", 1),

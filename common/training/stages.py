@@ -25,7 +25,7 @@ from monai.utils import ensure_tuple, set_determinism
 from torch import nn
 from torch.optim import Optimizer
 
-from ..checkpoints import load_parts, parts_of, read_data, read_weights, save_on_rank_0
+from ..checkpoints import load_fitting, load_parts, parts_of, read_data, read_weights, save_on_rank_0
 from ..files import locked
 from .identity import identity_of
 
@@ -54,7 +54,7 @@ class Training:
         amp: mixed precision, bfloat16 on a CPU.
         resume: go on from ``<part>_last.pt`` if there is one, see ``identity_of`` for what it must have in common; a
             finished stage is then loaded and not trained again.
-        finetune: start from the part's weights at ``model_path`` instead of afresh.
+        finetune: start from what fits of the part's weights at ``model_path`` instead of afresh, see ``load_fitting``.
         train_parts: ``auto`` keeps what ``model_path`` already holds of the parts of a ``Stage``; ``all`` trains them.
         begun: parts whose stages this training has begun.
     """
@@ -320,8 +320,10 @@ def run_stage(
     keep &= is_there
     if training.finetune and not is_there:
         raise ValueError(f"finetune needs the weights to start from, expected them at {model_path}, got none.")
-    if published:
-        load_parts(network, model_path, leave_out=[*absent, *(() if keep or training.finetune else parts)])
+    if training.finetune and not keep:
+        load_fitting(network, model_path, parts)
+    elif published:
+        load_parts(network, model_path, leave_out=[*absent, *(() if keep else parts)])
     if keep:
         logger.info(f"{name}: kept as it is in {model_path}; --train_parts all trains it again.")
         return

@@ -327,6 +327,24 @@ def test_finetuning_without_weights_is_refused(tmp_path):
         stage(tmp_path, container(), finetune=True)
 
 
+def test_finetuning_takes_what_fits_of_a_network_of_other_sequences(tmp_path, caplog):
+    other = NetworkParts("second", first=nn.Linear(3, 4), second=nn.Linear(4, 4))
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    network = container()
+    with caplog.at_level("WARNING"):
+        stage(tmp_path, network, part="first", max_epochs=1, lr=0.0, finetune=True)
+    assert any("1 weights are not in" in line and "first.weight" in line for line in caplog.messages)
+    torch.testing.assert_close(network.first.bias, other.first.bias)
+    torch.testing.assert_close(network.second.weight, other.second.weight)
+
+
+def test_finetuning_with_weights_of_which_none_fits_is_refused(tmp_path):
+    other = NetworkParts("second", first=nn.Linear(4, 4), second=nn.Linear(3, 3))
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="expected weights that second can start from, none fits"):
+        stage(tmp_path, container(), finetune=True)
+
+
 def test_the_best_epoch_is_published_not_the_last(tmp_path):
     stage(tmp_path, container(), max_epochs=4, lr=1.0)
     last = torch.load(tmp_path / "checkpoints" / "second_last.pt", weights_only=True)["model"]
