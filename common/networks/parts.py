@@ -56,6 +56,7 @@ class NetworkParts(nn.Module):
         self.of_noisy_images = "timesteps" in signature(parts[main].forward).parameters  # type: ignore[union-attr]
         for name, part in parts.items():
             self.add_module(name, part)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions of slices
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer(SETTINGS, _as_bytes({}))
         self.register_load_state_dict_post_hook(refuse_other_weights)
