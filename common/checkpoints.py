@@ -3,7 +3,7 @@
 import logging
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def read_weights(path: str | os.PathLike, leave_out: Sequence[str] = ()) -> dict
     return dict(weights)
 
 
-def parts_of(weights: Mapping[str, Tensor]) -> set[str]:
+def parts_of(weights: Iterable[str]) -> set[str]:
     """Return the names of the parts that a container's weights are of."""
     return {name.split(".")[0] for name in weights if "." in name}
 
@@ -170,7 +170,7 @@ def load_fitting(network: nn.Module, path: str | os.PathLike, parts: Sequence[st
         ValueError: if the file holds something else, or nothing that fits one of these parts.
     """
     _, taken, others = copy_model_state(network, read_weights(path))
-    if missing := set(parts) - parts_of(dict.fromkeys(taken)):
+    if missing := set(parts) - parts_of(taken):
         raise ValueError(f"{path}: expected weights that {', '.join(sorted(missing))} can start from, none fits.")
     if afresh := [name for name in others if name.split(".")[0] in parts]:
         logger.warning(
