@@ -241,7 +241,6 @@ class SlicewiseInferer(PatchwiseInferer):
             if not np.isfinite(number):
                 raise ValueError(f"threshold must be a finite number, as NaN and infinity mask nothing, got {number}.")
         self.grid, self.threshold, self.default_threshold = grid, threshold, default_threshold
-        self._said = ""
 
     def size_mm(self, image: Tensor) -> tuple[float, ...]:
         """Return the size of an image's pixels in the slice."""
@@ -260,11 +259,9 @@ class SlicewiseInferer(PatchwiseInferer):
         return fitted if np.isfinite(fitted) else self.default_threshold
 
     def said_threshold(self, network: nn.Module) -> float:
-        """Return ``mask_threshold``, and say what is doubtful about it, once of all images."""
-        warning = self.threshold_warning(network)
-        if warning and warning != self._said:
+        """Return ``mask_threshold``, and say what is doubtful about it."""
+        if warning := self.threshold_warning(network):
             logger.warning(warning)
-        self._said = warning
         return self.mask_threshold(network)
 
     def threshold_warning(self, network: nn.Module) -> str:

@@ -183,14 +183,6 @@ def test_where_each_slice_has_its_own_threshold_nothing_is_said_of_the_weights(n
     assert not inferer.threshold_warning(network)
 
 
-def test_what_is_doubtful_about_a_threshold_is_said_once_of_all_images(network, caplog):
-    network.set_threshold(0.1, {"noise_level": 300})
-    inferer = copying()
-    inferer(brain(), network)
-    inferer(brain(), network)
-    assert len(caplog.records) == 1
-
-
 def test_what_another_method_does_not_have_is_said(network):
     network.set_threshold(0.1, {"noise_level": 300})
     assert "this run has no noise_level" in copying().threshold_warning(network)
