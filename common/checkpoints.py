@@ -169,10 +169,12 @@ def load_fitting(network: nn.Module, path: str | os.PathLike, parts: Sequence[st
     Raises:
         ValueError: if the file holds something else, or nothing that fits one of these parts.
     """
-    _, taken, others = copy_model_state(network, read_weights(path))
+    theirs = read_weights(path)
+    _, taken, others = copy_model_state(network, theirs)
     if missing := set(parts) - parts_of(taken):
         raise ValueError(f"{path}: expected weights that {', '.join(sorted(missing))} can start from, none fits.")
-    if afresh := [name for name in others if name.split(".")[0] in parts]:
+    held = parts_of(theirs)
+    if afresh := [name for name in others if name.split(".")[0] in held]:  # of parts that are not trained here, too
         logger.warning(
             f"{len(afresh)} weights are not in {path}, or of another size, and start afresh: {afresh[0]}, ..."
         )

@@ -338,6 +338,14 @@ def test_finetuning_takes_what_fits_of_a_network_of_other_sequences(tmp_path, ca
     torch.testing.assert_close(network.second.weight, other.second.weight)
 
 
+def test_finetuning_names_what_does_not_fit_of_a_part_that_is_not_trained(tmp_path, caplog):
+    other = NetworkParts("second", first=nn.Linear(3, 4), second=nn.Linear(4, 4))
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    with caplog.at_level("WARNING"):
+        stage(tmp_path, container(), max_epochs=1, finetune=True)
+    assert any("1 weights are not in" in line and "first.weight" in line for line in caplog.messages)
+
+
 def test_finetuning_with_weights_of_which_none_fits_is_refused(tmp_path):
     other = NetworkParts("second", first=nn.Linear(4, 4), second=nn.Linear(3, 3))
     torch.save(other.state_dict(), tmp_path / "model.pt")
