@@ -116,9 +116,8 @@ def benchmark(
         recipe = recipe_of(bundle)
         rows = [row for row in recipe.benchmark if long or not row.get("long", False)]
         compare(rows, recipe.study.get("shared", {}), lambda more: configs(**{**settings, **more}), network, case)
-        names = [
-            name for given in ensure_tuple(beside) for name in given.split(",")
-        ]  # of "a,b" a command line makes two
+        # A command line makes two names of "a,b", and one of "a/c,b".
+        names = [name for given in ensure_tuple(beside) for name in given.split(",")]
         compare_bundles(names, inferer_of(parser), network, case)
     line("peak memory, MB", f"{_peak_memory(device):.0f}")
 
