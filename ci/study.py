@@ -7,12 +7,13 @@ Patients and rows are fixed in the bundle's recipe; the budgets of the trained m
 What methods answer is kept in the output folder, so that a study can be continued.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fire
+from monai.utils import ensure_tuple
 
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
@@ -49,6 +50,7 @@ def study(
     num_workers: int = 2,
     plan: str = "study",
     real_dir: str | None = None,
+    bundles: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
     """Write the tables as CSV, and ``report.html``.
@@ -59,12 +61,13 @@ def study(
         plan: which of the recipe's; ``study`` is the main one, others are in ``studies`` by their names.
         num_workers: processes that draw phantoms.
         real_dir: folder of the real data that a plan's data sets are made of.
+        bundles: of a plan that several have, those whose rows are wanted; all by default.
         options: of ``detection_study``, ``segmentation_study``, ``training_study``, ``origins_study``: ``--tune True``
             of a study of anomaly maps compares settings on validation patients, ``--num_members 100`` is for the study
             of segmentations; ``--num_rows 3``, or ``--rows 0,4`` of trainings, with ``--num_patients 2``,
             ``--num_seeds 1``, or ``--num_repeats 1``, makes them short.
     """
-    several = plans_named(bundle)
+    several = plans_named(bundle, bundles)
     own = bundle if several else f"{bundle}/{plan}"
     folder = Path(output_dir or ROOT / "work" / own).resolve()
     plans = several or {bundle: recipe_of(bundle).plan(plan)}
@@ -95,12 +98,20 @@ def study(
         KINDS[kind](bundle, partial(bundle_parser, bundle), fields, folder, **options)
 
 
-def plans_named(name: str) -> dict[str, dict[str, Any]]:
-    """Return the plans of a name, by the bundles that have one; none of the name of a bundle."""
+def plans_named(name: str, bundles: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return the plans of a name, by the bundles that have one; none of the name of a bundle.
+
+    Raises:
+        ValueError: if one of ``bundles`` has none.
+    """
     if name in bundle_names():
         return {}
     found = {bundle: recipe_of(bundle) for bundle in bundle_names()}
-    return {bundle: recipe.plan(name) for bundle, recipe in found.items() if name in recipe.studies}
+    plans = {bundle: recipe.plan(name) for bundle, recipe in found.items() if name in recipe.studies}
+    wanted = ensure_tuple(plans if bundles is None else bundles)
+    if unknown := [bundle for bundle in wanted if bundle not in plans]:
+        raise ValueError(f"expected bundles with a plan {name}, {', '.join(plans)}, got {', '.join(unknown)}.")
+    return {bundle: plans[bundle] for bundle in wanted}
 
 
 def write_phantoms(dst: Path, phantom: str, **options: Any) -> None:

@@ -8,7 +8,7 @@ from ci import ROOT, bundle_parser
 from ci.recipes import bundle_names, recipe_of
 from ci.study import KINDS, plans_named
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
-from common.studies.patients import PatientsPlan, trained_by
+from common.studies.patients import Made, PatientsPlan, trained_by
 from common.studies.plan import methods
 from common.studies.segmentation import SegmentationPlan, samples_of
 from common.studies.training import Arm, Synthesizer, TrainingPlan, folder_of
@@ -80,7 +80,7 @@ def test_every_segmenter_can_be_made(bundle, tmp_path):
 @pytest.mark.parametrize(("bundle", "plan"), OF_PATIENTS)
 def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle, plan):
     plan = PatientsPlan(**{key: value for key, value in plan.items() if key != "kind"})
-    compared, overlays = methods(plan.rows, plan.shared), plan.overlays
+    compared, overlays = methods([*plan.rows, *plan.tuning], plan.shared), plan.overlays
     trained = {training["config"] for training in plan.trainings}
     for method in compared:
         parser = bundle_parser(bundle, method.config, *overlays, **{**BEFORE_THE_FILTER, **method.settings})
@@ -90,6 +90,9 @@ def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle
         known = bundle_parser(bundle, training["config"], *overlays).config.keys()
         assert {f"train_{part}" for part in training.get("parts", ())} | training["settings"].keys() <= known
     assert all("real" in data for data in plan.data.values())
+    for made in (Made(**fields) for fields in plan.made.values()):
+        known = bundle_parser(made.bundle, "inference", *made.overlays).config
+        assert {"write_dataset", "dataset_split"} | made.settings.keys() <= known.keys()
 
 
 def test_every_table_of_real_patients_has_controls():
@@ -147,3 +150,12 @@ def test_what_several_bundles_compare_is_trained_on_the_same_data(name):
     assert all((plan["data"], plan["measures"]) == (first["data"], first["measures"]) for plan in others)
     arms = [arm["name"] for plan in plans.values() for arm in plan["arms"]]
     assert len(arms) == len(set(arms))
+
+
+def test_of_what_several_bundles_compare_some_may_be_taken():
+    whole = plans_named("chest")
+    first, *_, last = whole
+    assert plans_named("chest", (last, first)) == {last: whole[last], first: whole[first]}
+    assert plans_named("chest", first) == {first: whole[first]}
+    with pytest.raises(ValueError, match=r"expected bundles with a plan chest, .*, got nothing"):
+        plans_named("chest", ["nothing"])

@@ -50,6 +50,18 @@ def mean_ap(seeds: Sequence[Sequence[CaseRecord]]) -> Statistic:
     return _over_seeds(seeds, _of_patients("ap"))
 
 
+def of_validation(records: Sequence[CaseRecord]) -> Row:
+    """Return the mean AP and Dice of patients with lesions, that at one threshold for all, and the pooled AP."""
+    curves = [pool_pixels([record]).curve() for record in records]
+    threshold = best_of_patients(records)
+    return {
+        "ap": mean_ap([records])(np.ones(len(records))),
+        "dice": float(np.nanmean([curve.dice_at(threshold) for curve in curves])),
+        "threshold": threshold,
+        "pooled_ap": pool_pixels(records).curve().average_precision(),
+    }
+
+
 def statistics_of(seeds: Sequence[Sequence[CaseRecord]], counted: Counted) -> dict[str, Statistic]:
     """Return the columns of the table; means over patients are of those with lesions."""
     columns: dict[str, OfRecords] = {

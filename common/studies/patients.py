@@ -18,8 +18,9 @@ from ..report.page import Section, write_page
 from .answers import Answers
 from .cases import Case, Configs
 from .detection import DetectionPlan, DetectionStudy, Records
-from .patient_tables import Counted, best_of_patients, compare, explanation, mean_ap, terciles
+from .patient_tables import Counted, best_of_patients, compare, explanation, mean_ap, of_validation, terciles
 from .plan import Method, methods, pairs_of, rows_of
+from .slabs import write_slabs
 from .tables import NUM_BOOTSTRAPS, on_page, paired_rows
 from .training import Run, train_parts
 
@@ -47,6 +48,8 @@ class PatientsPlan(NamedTuple):
         sizes: see ``Counted``, None for no end; by default thirds of the slices with lesions.
         position: also try a map that is highest in the middle of a stack, and is the same for all images.
         organ: also try how well the organ is found without its mask.
+        made: further tables of lesions that are put into scans of the cases for testing, see ``Made``, by title.
+        tuning: rows of settings that are tried on validation patients.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -64,10 +67,55 @@ class PatientsPlan(NamedTuple):
     sizes: Mapping[str, Sequence[float | None]] = {}
     position: bool = False
     organ: bool = False
+    made: Mapping[str, Mapping[str, Any]] = {}
+    tuning: Sequence[Mapping[str, Any]] = ()
 
     def data_sets(self) -> list[str]:
         """Return the names of the data sets that are tried, one after another."""
         return [f"{name} {fold}" for name in self.data for fold in range(self.folds)] if self.folds else list(self.data)
+
+
+class Made(NamedTuple):
+    """How lesions of known place come into scans: into slabs without lesion of a fold's cases for testing.
+
+    Attributes:
+        bundle: that puts them there, and can ``write_dataset``.
+        overlays: names of configs over its ``inference.json``.
+        settings: keys of it.
+        min_slices: of a slab, see ``write_slabs``.
+    """
+
+    bundle: str
+    overlays: Sequence[str] = ()
+    settings: Mapping[str, Any] = {}
+    min_slices: int = 10
+
+    def write(self, run: Run, src: Path, dst: Path) -> None:
+        """Write a data set with the lesions, of the cases of another one, if it is not there yet."""
+        if (dst / "dataset.json").is_file():
+            return
+        slabs = dst / "slabs"
+        write_slabs(src, slabs, self.min_slices)
+        folders = {"dataset_dir": slabs, "output_dir": dst, "dataset_split": "testing"}
+        run(self.bundle, "inference", *self.overlays, run_id="write_dataset", **folders, **self.settings)
+
+
+class Tested:
+    """What the rows of all bundles and folds say of cases.
+
+    Attributes:
+        records: by row.
+        depths: number of slices of each case.
+    """
+
+    def __init__(self) -> None:
+        self.records: Records = {}
+        self.depths: dict[str, int] = {}
+
+    def add(self, found: Records, cases: Sequence[Case]) -> None:
+        """Add the records of further cases."""
+        _put_together(self.records, found)
+        self.depths |= {case.name: case.image.shape[-1] for case in cases}
 
 
 class Tried:
@@ -75,20 +123,20 @@ class Tried:
 
     Attributes:
         judged: records of validation patients, by row.
-        tested: the same of patients that are tested on.
+        tested: what is said of patients that are tested on.
+        made: the same of lesions that were put into them, by title.
         controls: rows that nothing of was learnt.
         pairs: rows by one that is also compared with another, and that one.
-        depths: number of slices of each tested case.
         organs: Dice of each case's organ, see ``organs_found``.
         sections: pictures.
     """
 
     def __init__(self) -> None:
         self.judged: Records = {}
-        self.tested: Records = {}
+        self.tested = Tested()
+        self.made: dict[str, Tested] = {}
         self.controls: dict[str, None] = {}
         self.pairs: dict[str, str] = {}
-        self.depths: dict[str, int] = {}
         self.organs: list[Row] = []
         self.sections: list[Section] = []
 
@@ -99,6 +147,7 @@ class Tried:
         plan: PatientsPlan,
         compared: Sequence[Method],
         study: DetectionStudy,
+        run: Run,
         num_patients: int | None,
         num_seeds: int,
     ) -> None:
@@ -110,19 +159,24 @@ class Tried:
             plan: of the bundle.
             compared: the methods of the rows.
             study: with the weights of this data set.
+            run: see ``Run``.
             num_patients: see ``patients_study``.
             num_seeds: the same.
         """
-        learnt, cases = (study.cases(name, split, num_patients) for split in ("validation", "testing"))
-        of_validation = study.examine(compared, learnt, f"validation {name}", 1)
-        fitted = {row: best_of_patients(records[0]) for row, records in of_validation.items()}
+        learnt, judged = self.judge(name, compared, study, num_patients)
+        cases = study.cases(name, "testing", num_patients)
+        fitted = {row: best_of_patients(records[0]) for row, records in judged.items()}
         found = study.examine(compared, cases, f"testing {name}", num_seeds, fitted)
-        _put_together(self.judged, of_validation)
-        _put_together(self.tested, found)
+        self.tested.add(found, cases)
         if plan.position:
             limits = {POSITION: best_of_patients(by_place(study, learnt, {}))}
-            _put_together(self.tested, {POSITION: [by_place(study, cases, limits)]})
-        self.depths |= {case.name: case.image.shape[-1] for case in cases}
+            self.tested.add({POSITION: [by_place(study, cases, limits)]}, cases)
+        for title, fields in plan.made.items():
+            own = f"{title} {name}"
+            Made(**fields).write(run, study.folder / name, study.folder / own)
+            with_lesions = study.cases(own, "testing", num_patients)
+            of_made = study.examine(compared, with_lesions, f"testing {own}", num_seeds, fitted)
+            self.made.setdefault(title, Tested()).add(of_made, with_lesions)
         self.pairs |= pairs_of(compared, study.radius)
         for method in compared:
             self.controls |= dict.fromkeys(rows_of(method, study.radius) if method.control else ())
@@ -130,6 +184,15 @@ class Tried:
             self.organs += organs_found(study.configs, cases, study.folder / "answers" / f"organs {name}")
         panels = study.panels(compared, cases, f"testing {name}", next(iter(found.values()))[0])
         self.sections.append(Section(f"{bundle}, {name}: highest, median and lowest AP", pictures=panels))
+
+    def judge(
+        self, name: str, compared: Sequence[Method], study: DetectionStudy, num_patients: int | None
+    ) -> tuple[list[Case], Records]:
+        """Try rows on the validation patients of a data set, and return these and what was found."""
+        cases = study.cases(name, "validation", num_patients)
+        found = study.examine(compared, cases, f"validation {name}", 1)
+        _put_together(self.judged, found)
+        return cases, found
 
 
 POSITION = "position in the stack alone"
@@ -146,6 +209,7 @@ def patients_study(
     num_seeds: int = 1,
     num_rows: int | None = None,
     num_bootstraps: int = NUM_BOOTSTRAPS,
+    tune: bool = False,
 ) -> None:
     """Write the tables as CSV, and ``report.html``; trainings and answers that are there are not made again.
 
@@ -158,13 +222,17 @@ def patients_study(
         num_seeds: of what draws.
         num_rows: of each bundle, the first ones; all by default.
         num_bootstraps: of the intervals.
+        tune: compare settings on validation patients instead, and write ``tuning.csv``.
 
     Raises:
         ValueError: if no row is a control.
     """
-    if not any(row.get("control") for fields in plans.values() for row in fields["rows"][:num_rows]):
+    parsed = {bundle: PatientsPlan(**fields) for bundle, fields in plans.items()}
+    if tune:
+        parsed = {bundle: plan._replace(rows=plan.tuning) for bundle, plan in parsed.items() if plan.tuning}
+    elif not any(row.get("control") for fields in plans.values() for row in fields["rows"][:num_rows]):
         raise ValueError("expected a row without a network, to compare the others with; take more rows.")
-    tried, parsed = Tried(), {bundle: PatientsPlan(**fields) for bundle, fields in plans.items()}
+    tried = Tried()
     for bundle, plan in parsed.items():
         compared = methods(plan.rows[:num_rows], plan.shared)
         known = DetectionPlan(
@@ -172,10 +240,24 @@ def patients_study(
         )
         for name in plan.data_sets():
             own = _of_fold(bundle, plan, compared, configs, run, folder, name)
-            tried.add(bundle, name, plan, compared, DetectionStudy(own, known, folder), num_patients, num_seeds)
+            study = DetectionStudy(own, known, folder)
+            if tune:
+                tried.judge(name, compared, study, num_patients)
+            else:
+                tried.add(bundle, name, plan, compared, study, run, num_patients, num_seeds)
+    if tune:
+        write_csv(folder / "tuning.csv", tuned(tried.judged))
+        print(f"settings: {folder / 'tuning.csv'}")
+        return
     sections = [*tables_of(tried, list(parsed.values()), folder, num_bootstraps), *tried.sections]
     write_page(folder / "report.html", f"Study of {', '.join(plans)} on real patients", sections, NOTICE)
     print(f"report: {folder / 'report.html'}")
+
+
+def tuned(judged: Records) -> list[Row]:
+    """Return a row for each setting without intervals, that of the highest mean AP first."""
+    rows = [{"settings": name, **of_validation(records)} for name, (records,) in judged.items()]
+    return sorted(rows, key=lambda row: -row["ap"])
 
 
 def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_bootstraps: int) -> list[Section]:
@@ -189,27 +271,34 @@ def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_boo
     """
     first = plans[0]
     sizes = {size: (low or 0, high or np.inf) for size, (low, high) in first.sizes.items()}
-    counted = Counted(tried.depths, sizes or terciles(next(iter(tried.tested.values()))[0]))
+    counted = Counted(tried.tested.depths, sizes or terciles(next(iter(tried.tested.records.values()))[0]))
 
     def validated(row: str) -> float:
         seeds = tried.judged[row]
         return mean_ap(seeds)(np.ones(len(seeds[0])))
 
-    reference = max(tried.controls, key=validated)
+    reference, tested = max(tried.controls, key=validated), tried.tested
     left_out = {title: cases for plan in plans for title, cases in plan.left_out.items()}
     sites = sites_of([folder / name / "dataset.json" for name in first.data_sets()]) if first.by_site else {}
-    shown = {"all patients": set(tried.depths)}
-    shown |= {title: set(tried.depths) - set(cases) for title, cases in left_out.items()}
-    of_sites = {f"site {site}": cases & set(tried.depths) for site, cases in sites.items()}
+    everyone = set(tested.depths)
+    shown = {"all patients": everyone}
+    shown |= {title: everyone - set(cases) for title, cases in left_out.items()}
+    of_sites = {f"site {site}": cases & everyone for site, cases in sites.items()}
     shown |= {title: cases for title, cases in of_sites.items() if len(cases) >= MIN_PATIENTS}
     tables = []
-    for title, cases in shown.items():
-        kept = {row: [[r for r in seed if r.case in cases] for seed in seeds] for row, seeds in tried.tested.items()}
-        table = compare(kept, reference, counted, num_bootstraps)
+
+    def add(title: str, records: Records, counted: Counted) -> None:
+        table = compare(records, reference, counted, num_bootstraps)
         write_csv(folder / f"{title.replace(' ', '_')}.csv", table)
-        tables.append(Section(title, [explanation(kept, reference)], [on_page(row) for row in table]))
+        tables.append(Section(title, [explanation(records, reference)], [on_page(row) for row in table]))
+
+    for title, cases in shown.items():
+        kept = {row: [[r for r in seed if r.case in cases] for seed in seeds] for row, seeds in tested.records.items()}
+        add(title, kept, counted)
+    for title, made in tried.made.items():
+        add(title, made.records, Counted(made.depths, sizes or terciles(next(iter(made.records.values()))[0])))
     pairs = paired_rows(
-        tried.pairs, tried.tested, lambda both: compare(both, next(iter(both)), counted, num_bootstraps)
+        tried.pairs, tested.records, lambda both: compare(both, next(iter(both)), counted, num_bootstraps)
     )
     if pairs:
         write_csv(folder / "pairs.csv", pairs)

@@ -4,6 +4,7 @@ import csv
 import json
 from shutil import copyfile
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -36,7 +37,11 @@ def study(tmp_path):
     def configs(bundle, name, **settings):
         return small(name, **settings)
 
-    def run(bundle, *names, run_id, output_dir, model_path, dataset_dir, **settings):
+    def run(bundle, *names, run_id, output_dir, dataset_dir, model_path=None, **settings):
+        if run_id == "write_dataset":
+            assert json.loads((dataset_dir / "dataset.json").read_text())["testing"]
+            trained.append((bundle, *names, output_dir.name, settings))
+            return
         trained.append((dataset_dir.name, run_id))
         assert model_path.is_file()  # it begins with the weights that there are
         copyfile(model_path, output_dir / "model.pt") if model_path.parent != output_dir else None
@@ -157,6 +162,34 @@ def test_where_a_slice_lies_is_a_row_and_pairs_a_table(study):
         for metric in ("ap", "slice_hd95_mm"):
             expected = float(found[name][metric]) - float(found[row["against"]][metric])
             assert float(row[f"{metric}_ahead"]) == pytest.approx(expected)
+
+
+def test_lesions_that_are_put_into_the_scans_have_a_table_of_their_own(study, tmp_path):
+    data = tmp_path / "study" / "heads"
+    data.mkdir(parents=True)
+    for name in ("image", "organ", "label"):
+        voxels = np.full((4, 4, 5), int(name != "label"), np.uint8)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), data / f"{name}.nii.gz")
+    item = {"case": "one", "patient": "one"} | {key: f"{key}.nii.gz" for key in ("image", "organ", "label")}
+    (data / "dataset.json").write_text(json.dumps({"testing": [item]}))
+    made = {"lesions put in": {"bundle": "maker", "overlays": ["real"], "settings": {"size": "small"}, "min_slices": 5}}
+    folder, run = study({**PLAN, "folds": 0, "rows": PLAN["rows"][2:], "left_out": {}, "made": made})
+    options = {"dataset_split": "testing", "size": "small"}
+    assert run == [("maker", "inference", "real", "lesions put in heads", options)]
+    assert (folder / "lesions put in heads" / "slabs" / "one_organ.nii.gz").is_file()
+    found, own = (table(folder / f"{name}.csv") for name in ("lesions_put_in", "all_patients"))
+    assert {name: row["ap"] for name, row in found.items()} == {name: row["ap"] for name, row in own.items()}
+
+
+def test_settings_are_tried_on_validation_patients_the_best_first(study):
+    plan = {**PLAN, "folds": 0, "tuning": [PLAN["rows"][0]]}
+    folder, trained = study(plan, tune=True)
+    with open(folder / "tuning.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["settings"] for row in rows} == {"ours, filter [0]", "ours, filter [1]"}
+    assert float(rows[0]["ap"]) >= float(rows[1]["ap"])
+    assert not (folder / "all_patients.csv").exists()
+    assert not trained
 
 
 def test_the_map_of_a_place_is_highest_in_the_middle():
