@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 
 from common.studies.cases import SCANNERS
 from common.studies.detection import detection_study
-from common.studies.folds import write_folds, write_shares
+from common.studies.folds import write_folds, write_healthy, write_shares
 from common.studies.origins import origins_study
 from common.studies.painted import write_painted
 from common.studies.patients import patients_study
@@ -40,6 +40,7 @@ REAL: dict[str, Callable[..., None]] = {
     "stacks": write_stacks,
     "folds": write_folds,
     "shares": write_shares,
+    "healthy": write_healthy,
 }
 """Data sets that are made of real ones, by the name that plans have for them."""
 

@@ -44,6 +44,7 @@ OVERLAYS = {
     "slices": ["train", "inference"],
     "stargan": ["train", "inference"],
     "sweep": ["inference"],
+    "t1": ["inference"],
     "vae": ["inference"],
 }
 MAY_DIFFER = {"patch_size", "imports", "inferer", "seed", "preprocessing", "reader", "schedule", "cases", "run", "amp"}

@@ -103,6 +103,43 @@ def write_shares(
     _write(Path(dst), lists, where, modality, parts)
 
 
+def write_healthy(
+    src: str, dst: str, healthy: Sequence[str], diseased: Sequence[str], sequence: str, left_out: Sequence[str] = ()
+) -> None:
+    """Write a data set of one sequence that is learnt from healthy people, and tried on them and on others.
+
+    Nothing is learnt from the diseased: their cases for training are for testing, too.
+
+    Args:
+        src: folder with the data sets.
+        dst: folder, made if it is not there; files are copied into it.
+        healthy: lists of cases, such as ``ixi_hh/dataset.json``.
+        diseased: lists of others.
+        sequence: what the image's name ends with.
+        left_out: cases.
+
+    Raises:
+        ValueError: if nothing is left to learn from, or a case lacks the sequence.
+    """
+    taught, _ = _lists(Path(src), healthy)
+    tried, _ = _lists(Path(src), diseased)
+    parts = {
+        "training": taught["training"],
+        "validation": taught["validation"] + tried["validation"],
+        "testing": taught["testing"] + tried["testing"] + tried["training"],
+    }
+    shown = {part: [_alone(item, sequence) for item in parts[part] if item["case"] not in left_out] for part in PARTS}
+    _write(Path(dst), (*healthy, *diseased), "learnt from healthy ones alone", {"0": sequence}, shown)
+
+
+def _alone(item: Item, sequence: str) -> Item:
+    """Return an item with one sequence of its images."""
+    for path in [item["image"]] if isinstance(item["image"], str) else item["image"]:
+        if path.endswith(f"_{sequence}.nii.gz"):
+            return {**item, "image": path}
+    raise ValueError(f"expected an image of {item['case']} whose name ends with {sequence}.nii.gz, has none.")
+
+
 def _write(
     dst: Path,
     lists: Sequence[str],

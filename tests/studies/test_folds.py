@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common.studies.folds import write_folds, write_shares
+from common.studies.folds import write_folds, write_healthy, write_shares
 
 CASES = [f"c{n}" for n in range(12)]
 HEALTHY = {"c2", "c7", "c11"}
@@ -102,3 +102,26 @@ def test_each_site_has_about_its_share_in_each_part(livers, tmp_path):
     assert (tmp_path / "dst" / content["testing"][0]["image"]).read_text() == content["testing"][0]["image"]
     with pytest.raises(ValueError, match="none is left"):
         write_shares(str(livers), str(tmp_path / "no"), OPTIONS["lists"], [5, 1, 4], left_out=CASES)
+
+
+def test_of_healthy_people_alone_is_learnt(tmp_path):
+    for folder, letter, images in (("well", "w", ["t1"]), ("ill", "i", ["t2", "t1"])):
+        parts = {"training": [], "validation": [], "testing": []}
+        (tmp_path / folder).mkdir()
+        for number, items in enumerate(parts.values()):
+            case = f"{letter}{number}"
+            files = [f"{case}_{name}.nii.gz" for name in images]
+            for name in files:
+                (tmp_path / folder / name).write_text(name)
+            items.append(
+                {"image": files if len(files) > 1 else files[0], "case": case, "image_label": int(letter == "i")}
+            )
+        (tmp_path / folder / "dataset.json").write_text(json.dumps(parts))
+    lists = (["well/dataset.json"], ["ill/dataset.json"])
+    write_healthy(str(tmp_path), str(tmp_path / "dst"), *lists, sequence="t1")
+    content = json.loads((tmp_path / "dst" / "dataset.json").read_text())
+    assert [names(content[part]) for part in parts] == [{"w0"}, {"w1", "i1"}, {"w2", "i2", "i0"}]
+    assert content["testing"][-1]["image"] == "i0_t1.nii.gz"
+    assert content["modality"] == {"0": "t1"}
+    with pytest.raises(ValueError, match="an image of w0 whose name ends with t2"):
+        write_healthy(str(tmp_path), str(tmp_path / "no"), *lists, sequence="t2")
