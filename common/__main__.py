@@ -5,6 +5,7 @@ Each command prints the ``python -m monai.bundle run`` that it stands for, and r
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -28,6 +29,9 @@ DOES = {
 
 ELSEWHERE = ("train", "inference", "evaluate", "metadata", "baselines", "multi_gpu_train", "multi_gpu_inference")
 """Configs that are no overlays, stand alone, or are for ``torchrun``."""
+
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Of the run, unless the environment says otherwise: threads that wait for others sleep, for the cores may be busy."""
 
 SHOWN = 40
 """Letters of a default, at the most."""
@@ -103,7 +107,7 @@ def _run(given: argparse.Namespace, more: Sequence[str]) -> int:
     config_file = f"--config_file={shown[0] if len(shown) == 1 else shown}"
     command = [sys.executable, "-m", "monai.bundle", "run", config_file, *words, *more]
     print(shlex.join(["python", *command[1:]]), flush=True)
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, check=False, env=WAITING | os.environ).returncode
 
 
 def _tell(given: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
 import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ def runs(monkeypatch):
     """Keep what would be run, and let it end with status 3."""
     kept = []
 
-    def run(command, check):
+    def run(command, check, env):
+        assert env == {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
         kept.append(command)
         return subprocess.CompletedProcess(command, 3)
 
