@@ -58,7 +58,7 @@ class Answers:
         made_from = json.dumps(self.parser.config).encode()
         self.model_path = Path(self.parser.get_parsed_content("model_path"))
         digest = hashlib.sha256(made_from + self.model_path.read_bytes()).hexdigest()[:12]
-        self.folder = folder / f"{method.inferer.split('::')[0]}_{digest}"
+        self.folder = folder / f"{method.inferer.replace('::', ' ')}_{digest}"
         self.inferer_id, self.channels = method.inferer, channels
         self.inferer: Any = None
 

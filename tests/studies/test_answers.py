@@ -48,11 +48,13 @@ def test_other_settings_seeds_weights_and_inferers_have_folders_of_their_own(con
     folders += [
         answers(configs, tmp_path, seed=1).folder,
         answers(configs, tmp_path, Method("", inferer="ensemble")).folder,
+        answers(configs, tmp_path, Method("", inferer="ensemble::one")).folder,
+        answers(configs, tmp_path, Method("", inferer="ensemble::other")).folder,
     ]
     weights = torch.load(tmp_path / "model.pt")
     torch.save({name: value + 1 for name, value in weights.items()}, tmp_path / "model.pt")
     folders.append(answers(configs, tmp_path).folder)
-    assert len(set(folders)) == 6
+    assert len(set(folders)) == 8
     assert folders[4].name.startswith("ensemble_")
 
 
