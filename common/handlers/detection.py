@@ -192,12 +192,14 @@ class Detection(Scores):
         curves = {name: pooled.curve() for name, pooled in pool_images(self.images).items()}
         if self.labelled:
             figure = curves_figure({"map": pool_pixels(self.labelled).curve()})
-            pictures.append(Picture("All pixels of the organs, pooled.", png(figure)))
+            pictures.append(Picture("All pixels that are searched, pooled.", png(figure)))
             false_positives, sensitivity, _ = froc(self.labelled)
             figure = froc_figure(false_positives, sensitivity)
             pictures.append(Picture("Peaks of the map against lesions.", png(figure)))
         if any(np.isfinite(curve.auroc()) for curve in curves.values()):
-            pictures.append(Picture("Diseased slices or films against healthy ones.", png(curves_figure(curves))))
+            pictures.append(
+                Picture("Diseased slices against healthy ones; a 2-D image is one.", png(curves_figure(curves)))
+            )
         return pictures
 
 

@@ -52,6 +52,7 @@ class CaseReport:
         display: how they are drawn, see ``report.figures.Display``.
         all_slices: also draw each slice with the organ as ``<case>/slices/<number>.png``, for the page to leaf through.
         searched: what is said of each case when it is done, see ``Searched``.
+        heading: above the pictures.
     """
 
     def __init__(
@@ -66,10 +67,11 @@ class CaseReport:
         display: Display = CT,
         all_slices: bool = False,
         searched: Searched = Searched(),  # noqa: B008
+        heading: str = "What was found",
     ) -> None:
         self.output_dir, self.title, self.notice, self.parameters = Path(output_dir), title, notice, parameters or {}
         self.scores, self.failures, self.num_slices, self.display = scores, failures, num_slices, display
-        self.all_slices, self.searched = all_slices, searched
+        self.all_slices, self.searched, self.heading = all_slices, searched, heading
         self._clock = self._seconds = 0.0
         self._start()
 
@@ -141,7 +143,8 @@ class CaseReport:
             k = int(pixels.argmax())
             area = float(pixels[k] * np.prod(view.pixel_mm or 1)) / (100 if view.pixel_mm else 1)
             if area > (self._worst[kind][0] if kind in self._worst else 0):
-                said = f"{case}, slice {k}: {format_cell(area)} {'cm²' if view.pixel_mm else 'pixels'} {kind}"
+                where = f"{case}, slice {k}" if view.image.shape[2] > 1 else case
+                said = f"{where}: {format_cell(area)} {'cm²' if view.pixel_mm else 'pixels'} {kind}"
                 self._worst[kind] = (area, said, view, k)
 
     def _write(self, engine: Any) -> None:
@@ -180,14 +183,16 @@ class CaseReport:
         failures = [{"case": case, "reason": without_folders(reason)} for case, reason in failed.items()]
         return [
             Section("Cases that could not be done", rows=failures),
-            Section("What was found", text=placed, pictures=pictures) if pictures else cases,
+            Section(self.heading, text=placed, pictures=pictures) if pictures else cases,
             *(replace(section, folded=True) for section in folded),
         ]
 
 
 def _tiles(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Tile]:
     """Return how many cases were done, and the volumes of organ and mask."""
-    tiles = [Tile("cases", str(len(rows)), f"{len(failed)} could not be done" if failed else "")]
+    given = len(rows) + len(failed)
+    few = f"{len(failed)} could not be done" if failed else ""
+    tiles = [Tile("cases", f"{len(rows)} of {given}" if failed else str(given), few)]
     for name in ("organ, ml", "mask, ml"):
         volumes = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
         if volumes:
@@ -210,10 +215,11 @@ def _measured(output: Mapping[str, Any], display: Display) -> Row:
     """Return how large organ and mask of a case are, and what its map says of the organ."""
     name = f"{display.name}, {display.unit}".rstrip(", ")
     arrays = as_seen(output, (display.name, "mask", "organ", "probability"))
-    scores, organ, probability = arrays[display.name], arrays["organ"] > 0, arrays.get("probability")
+    scores, organ = arrays[display.name], arrays["organ"] > 0
+    probability = None if display.name == "probability" else arrays.get("probability")
     millilitres = float(np.prod(spacing_mm(output["mask"]))) / 1000 if organ.ndim == 3 else np.nan
     return {
-        "slices with organ": int(organ.any((0, 1)).sum()) if organ.ndim == 3 else 1,
+        **({"slices with organ": int(organ.any((0, 1)).sum())} if organ.ndim == 3 else {}),
         "organ, ml": float(organ.sum() * millilitres),
         "mask, ml": float((arrays["mask"] > 0).sum() * millilitres),
         "mask, % of the organ": 100 * float((arrays["mask"] > 0)[organ].mean()),

@@ -26,11 +26,11 @@ CHANGED_HU = 10.0
 
 FAILURES: dict[str, Callable[[Row, Mapping[str, float]], bool]] = {
     f"hardly to be seen: changes by less than {CHANGED_HU:g} HU": lambda row, _: row["change_hu"] < CHANGED_HU,
-    "flat, a strip or a sickle: elongated by more than 3, or less than .7 of its hull": lambda _, features: (
+    "flat, a strip or a sickle: elongated by more than 3, or less than 0.7 of its hull": lambda _, features: (
         features["elongation"] < 1 / 3 or features["solidity"] < 0.7
     ),
     "as dark as fat: below -20 HU": lambda row, _: row["mean_hu"] < -20,
-    "noise unlike that around: less than .7 or more than 1.4 of it": lambda row, _: (
+    "noise unlike that around: less than 0.7 or more than 1.4 of it": lambda row, _: (
         row["noise_ratio"] < 0.7 or row["noise_ratio"] > 1.4
     ),
 }

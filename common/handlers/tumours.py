@@ -60,7 +60,7 @@ class TumourScores(Scores):
     def details(self) -> Sequence[Section]:
         """Return the cases that are segmented worst, and the groups."""
         scored = [record.row for record in self.records if record.slice_rows]
-        worst = sorted(scored, key=lambda row: row["dice"])[:NUM_WORST]
+        worst = sorted(scored, key=lambda row: row["dice"])[:NUM_WORST] if len(scored) > NUM_WORST else []
         return [Section("Worst cases", rows=worst), Section("By column", rows=self.groups)]
 
 

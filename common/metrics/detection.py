@@ -353,13 +353,14 @@ def froc(
     if len(lesion_peaks) == 0:
         return np.zeros(1), np.zeros(1), float("nan")
     # Peaks beyond the curve's end would only cost time; MONAI leaves out the lowest threshold, so there is one of 0.
-    false_peaks = np.sort(false_peaks)[::-1][: int(1.25 * max(FALSE_POSITIVES_PER_SCAN) * times.sum())]
-    false_peaks = np.append(false_peaks, 0.0)
+    end = int(1.25 * max(FALSE_POSITIVES_PER_SCAN) * times.sum())
+    false_peaks = np.append(np.sort(false_peaks)[::-1][:end], 0.0)
     false_positives, sensitivity = compute_froc_curve_data(
         false_peaks, lesion_peaks, len(lesion_peaks), int(times.sum())
     )
     score = compute_froc_score(false_positives, sensitivity, FALSE_POSITIVES_PER_SCAN)
-    return np.asarray(false_positives), np.asarray(sensitivity), float(np.mean(score))
+    known = np.asarray(false_positives) * times.sum() < end  # from there on lesions are found as if no more were false
+    return np.asarray(false_positives)[known], np.asarray(sensitivity)[known], float(np.mean(score))
 
 
 def _auroc(pooled: PooledCounts) -> Statistic:

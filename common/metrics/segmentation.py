@@ -24,7 +24,7 @@ THRESHOLD = 0.5
 SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
 """Numbers of members that ensembles are compared with."""
 
-OVERLAPS = {"Dice": "dice", "Jaccard": "jaccard", "HD95, mm": "hd95_mm"}
+OVERLAPS = {"Dice": "dice", "IoU": "jaccard", "HD95, mm": "hd95_mm"}
 """Metrics of a slice and the columns that they stand in."""
 
 

@@ -123,7 +123,7 @@ def sensitivity_statistics(
     those = _between(records, *diameter_mm)
     return {
         f"sensitivity, {name}": mean_of_column(those, "found"),
-        f"sensitivity, {name}, {LEAST_OVERLAP:.0%} covered": mean_of_column(those, "found_10_percent"),
+        f"sensitivity, {name}, {100 * LEAST_OVERLAP:.0f} % covered": mean_of_column(those, "found_10_percent"),
     }
 
 

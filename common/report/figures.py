@@ -336,7 +336,8 @@ class View:
         frame = np.zeros(self.image.shape[:2], dtype=bool)
         frame[self.box] = True
         if frame.mean() < SMALL:
-            whole = Panel("the whole slice", self.image[..., k], None, {"frame": frame}, window)
+            elsewhere = {} if self.label is None else {"label": self.label[..., k]}
+            whole = Panel("the whole slice", self.image[..., k], None, {"frame": frame, **elsewhere}, window)
             made.insert(0, replace(whole, sides=sides, pixel_mm=scale))
         return made
 
@@ -387,7 +388,7 @@ def curves_figure(curves: Mapping[str, Curve], points: int = 2000) -> Figure:
         )
     roc.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle="--")
     roc.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
-    pr.set(title="precision and recall, AP", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    pr.set(title="precision and recall, AP", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     for axis in (roc, pr):
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where no curve is
         axis.grid(alpha=0.3)

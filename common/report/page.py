@@ -88,8 +88,15 @@ class Section:
 
     @property
     def columns(self) -> list[str]:
-        """The keys of the columns that say anything."""
-        return [key for key in (self.rows[0] if self.rows else ()) if any(_says(row[key]) for row in self.rows)]
+        """The keys of the columns that say anything, and not what the first one says."""
+        first, *others = self.rows[0] if self.rows else ("",)
+        new = [key for key in others if any(row[key] != row[first] for row in self.rows)]
+        return [key for key in (first, *new) if any(_says(row.get(key)) for row in self.rows)]
+
+    @property
+    def told(self) -> list[Mapping[str, Any]]:
+        """The rows that say anything behind their first column."""
+        return [row for row in self.rows if len(row) == 1 or any(_says(value) for value in list(row.values())[1:])]
 
 
 def _says(value: Any) -> bool:
@@ -149,6 +156,7 @@ def versions() -> list[dict[str, str]]:
 WORDS = {
     "ap": "AP",
     "auroc": "AUROC",
+    "brier": "Brier score",
     "dice": "Dice",
     "hd95": "HD95",
     "high": "to (95 %)",
@@ -206,6 +214,8 @@ def format_cell(value: Any) -> str:
         return str(value)
     if value != value:
         return "–"
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
-        return str(value)
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{value:.0f}"
+    if 0.9995 <= abs(value) < 1:
+        return f"{value:.6g}"  # what is not quite certain
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -39,7 +39,7 @@ FIRST, SINGLE = "ensemble", "one run"
 METRICS = {
     "dice": "Dice, mean of slices",
     "dice_with_a_mask": "Dice, mean of slices with a mask",
-    "jaccard": "Jaccard, mean of slices",
+    "jaccard": "IoU, mean of slices",
     "hd95_mm": "HD95, mm, mean of slices with a mask",
     "empty": "share of slices without a mask",
     "brier": "Brier score, mean of patients",

@@ -383,7 +383,7 @@ TUMOURS = Measures(
         "dsc": "DSC",
         "nsd": "NSD at 2 mm",
         "early": "sensitivity, tumours of at most 20 mm",
-        "early_10_percent": "sensitivity, tumours of at most 20 mm, 10% covered",
+        "early_10_percent": "sensitivity, tumours of at most 20 mm, 10 % covered",
         "found": "sensitivity, all tumours",
         "false_positives": "false positives a scan",
     },

@@ -155,7 +155,15 @@ def test_what_was_found_is_open_and_all_that_follows_it_is_folded(report):
 
 def test_the_page_begins_with_how_many_cases_and_how_much(report):
     top = (report[1] / "report.html").read_text(encoding="utf-8").partition("<h2>")[0]
-    for words in ("<dt>cases</dt>", "1 could not be done", "2.88 ml", "0.06 ml", "0 to 0.12 ml", "pixel AUROC, pooled"):
+    for words in (
+        "<dt>cases</dt>",
+        "2 of 3",
+        "1 could not be done",
+        "2.88 ml",
+        "0.06 ml",
+        "0 to 0.12 ml",
+        "pixel AUROC, pooled",
+    ):
         assert words in top
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -98,6 +100,15 @@ def test_froc_finds_the_lesion_after_the_false_peak(scan):
     false_positives, sensitivity, _ = froc([record(scan)])
     assert sensitivity[false_positives == 1].max() == 1
     assert sensitivity[false_positives == 0].max() == 0
+
+
+def test_froc_ends_where_more_peaks_are_not_counted(scan):
+    kept = record(scan)
+    peaks = np.linspace(2, 1, 200)  # above eight of ten lesions
+    lesions = replace(kept.lesions, false_peaks=peaks, lesion_peaks=np.r_[[3.0, 3.0], np.full(8, 0.5)])
+    false_positives, sensitivity, score = froc([replace(kept, lesions=lesions)])
+    assert false_positives.max() == 9
+    assert sensitivity.max() == score == 0.2
 
 
 def with_otsu(scan, **options):

@@ -36,7 +36,7 @@ def table(*records, **options):
 
 def test_a_perfect_segmentation():
     found = table(record())
-    assert found["Dice, mean of slices"] == found["Jaccard in 3-D, mean of patients"] == 1
+    assert found["Dice, mean of slices"] == found["IoU in 3-D, mean of patients"] == 1
     assert found["HD95, mm, mean of slices with a mask"] == 0
     assert found["share of slices without a mask"] == 0
     assert found["expected calibration error"] == 0

@@ -207,6 +207,12 @@ def test_a_small_part_of_a_slice_is_shown_below_the_whole_of_it():
     assert outlines(three(figure)[0]) == ["frame"]
 
 
+def test_a_lesion_far_from_the_organ_is_outlined_in_the_whole_slice():
+    view = replace(case((100, 80, 6)), label=np.zeros((100, 80, 6), bool))
+    view.label[90:95, 70:75, 4] = True
+    assert outlines(three(overlay_figure(view, [4]))[0]) == ["frame", "label"]
+
+
 def test_the_organ_is_shown_with_a_margin_within_the_image():
     shape = overlay_figure(case((60, 16, 6)), [4]).axes[0].images[0].get_array().shape
     assert shape == (16, 5 + 10 + 8)  # rows are the second axis, of which the margin takes all

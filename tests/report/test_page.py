@@ -100,7 +100,16 @@ def test_columns_that_no_row_fills_are_left_out(tmp_path):
     write_page(tmp_path / "report.html", "t", [Section("s", rows=rows)])
     reader = read(tmp_path / "report.html")
     assert reader.texts["th"] == ["case", "ml", "zero"]
-    assert reader.texts["td"] == ["a", "–", "0", "b", "2.0", "0"]
+    assert reader.texts["td"] == ["a", "–", "0", "b", "2", "0"]
+
+
+def test_rows_that_say_nothing_and_a_column_that_says_it_again_are_left_out(tmp_path):
+    rows = [{"case": "a", "patient": "a", "ml": 1.5}, {"case": "b", "patient": "b", "ml": 2.5}]
+    metrics = [{"metric": "found", "value": 1.5}, {"metric": "in cm²", "value": np.nan}]
+    write_page(tmp_path / "report.html", "t", [Section("s", rows=rows), Section("m", rows=metrics)])
+    reader = read(tmp_path / "report.html")
+    assert reader.texts["th"] == ["case", "ml", "metric", "value"]
+    assert reader.texts["td"] == ["a", "1.5", "b", "2.5", "found", "1.5"]
 
 
 EMPTY = {"site": "", "note": None, "zero": 0}
@@ -192,7 +201,9 @@ def test_a_page_takes_the_place_of_the_old_one_and_leaves_nothing_else(tmp_path)
         (7, "7"),
         (123456, "123456"),
         (np.int64(7), "7"),
-        (0.0, "0.0"),
+        (0.0, "0"),
+        (-2.0, "-2"),
+        (0.99996, "0.99996"),
         (float("nan"), "–"),
         (np.nan, "–"),
         (float("inf"), "inf"),
