@@ -22,6 +22,7 @@ import torch
 from jsonschema import Draft202012Validator
 from monai.bundle import create_workflow, verify_net_in_out
 
+from . import ROOT
 from .allowed import refusals
 from .pack_bundle import unpacked
 from .zoo import RULES, Rule, export
@@ -50,6 +51,10 @@ def verify(bundle: str, zoo: bool = False) -> None:
         SystemExit: with status 1 if a check fails, at once if the bundle says what it may not.
     """
     folder = Path(bundle).resolve()
+    if not folder.is_dir():
+        raise SystemExit(f"expected the folder of a bundle, got {bundle}: nothing is there.")
+    if zoo and folder != ROOT / "bundles" / folder.name:
+        raise SystemExit(f"--zoo True packs a bundle of this repository, and {bundle} is none: give bundles/NAME.")
     with unpacked(folder.name) if zoo else nullcontext(folder) as root:
         refused = refusals(root)
         if refused:

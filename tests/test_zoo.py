@@ -7,7 +7,7 @@ import shutil
 import pytest
 from bundle_runs import BUNDLES
 
-from ci import ROOT, zoo
+from ci import ROOT, verify_bundle, zoo
 from ci.pack_bundle import contents
 from ci.recipes import recipe_of
 
@@ -129,3 +129,10 @@ def test_metadata_that_the_zoo_would_refuse_are_refused(rule, change, root):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=re.escape(str(next(iter(change.values()))))):
         rule(root)
+
+
+@pytest.mark.parametrize("elsewhere", ["nothing/there", "a_copy"])
+def test_only_a_bundle_of_the_repository_is_packed_to_be_verified(tmp_path, elsewhere):
+    (tmp_path / "a_copy").mkdir()
+    with pytest.raises(SystemExit, match=r"nothing is there|give bundles/NAME"):
+        verify_bundle.verify(str(tmp_path / elsewhere), zoo=True)

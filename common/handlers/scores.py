@@ -19,6 +19,11 @@ from .output import from_all_ranks
 logger = logging.getLogger(__name__)
 
 
+NOTHING_KNOWN = (
+    "No case has a label, so nothing is compared: labels lie beside images as CASE_label, or stand in dataset.json."
+)
+
+
 class Scores(ABC):
     """Compare the outputs of an evaluator with what is known of its cases.
 
@@ -28,7 +33,7 @@ class Scores(ABC):
     Args:
         output_dir: where ``per_slice.csv``, ``per_patient.csv`` and ``summary.csv`` go, those that have rows; None
             writes nothing.
-        num_resamples: draws of the patient bootstrap; 0 gives no intervals.
+        num_resamples: draws of the patient bootstrap; 0 gives no intervals, and is silent where no case has a label.
     """
 
     title: ClassVar[str]
@@ -99,7 +104,7 @@ class Scores(ABC):
     def sections(self) -> list[Section]:
         """Return what the page of a run shows of it, nothing where nothing is known of its cases."""
         if not self.records:
-            return []
+            return [Section(self.title, [NOTHING_KNOWN])] if self.num_resamples else []
         return [
             Section(self.title, rows=self.rows, pictures=self.pictures()),
             *self.details(),
@@ -121,6 +126,9 @@ class Scores(ABC):
 
     def _finish(self, engine: Any) -> None:
         self.records = sorted(from_all_ranks(self.records), key=self.order)
+        if self.num_resamples and idist.get_rank() == 0:
+            drawn = f"intervals by {self.num_resamples} draws of {len(self.records)} cases"
+            logger.info(drawn) if self.records else logger.warning(NOTHING_KNOWN)
         if self.records:
             self.rows, metrics = self.summarise()
             engine.state.metrics.update(metrics)

@@ -86,6 +86,21 @@ def test_key_metrics_are_said_first_with_their_interval():
     assert tile.note.startswith("95 % interval")
 
 
+def test_an_evaluation_of_cases_without_labels_says_so(caplog):
+    class Blind(Brightness):
+        def examine(self, item, output):
+            return []
+
+    silent, asked = Blind(), Blind(num_resamples=10)
+    run([item()], silent)
+    assert not silent.sections()
+    assert "label" not in caplog.text
+    run([item()], asked)
+    assert "No case has a label" in caplog.text
+    (section,) = asked.sections()
+    assert "CASE_label" in section.text[0]
+
+
 def test_a_second_run_starts_afresh():
     scores = Brightness()
     run([item("b"), item("a")], scores).run()
