@@ -1,6 +1,7 @@
 """The task that a stage serves, on whole validation cases."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import ignite.distributed as idist
@@ -59,7 +60,10 @@ class Task:
     def fit_threshold(self) -> None:
         """Set the container's threshold to the one that fits what the full inferer finds in the validation cases."""
         detection = self.scores()
-        fit_threshold(self._evaluator(self.network, self.full_inferer, [detection]), detection, self.network)
+        inferer: Any = copy(self.full_inferer)
+        if getattr(inferer, "threshold", 0.0) is None:
+            inferer.threshold = inferer.default_threshold  # nobody is to be told that there is none yet
+        fit_threshold(self._evaluator(self.network, inferer, [detection]), detection, self.network)
 
     def _evaluator(self, network: nn.Module, inferer: Any, handlers: Sequence[Any]) -> SupervisedEvaluator:
         return SupervisedEvaluator(
