@@ -36,6 +36,8 @@ class Case(NamedTuple):
 def read_cases(configs: Configs, dataset_dir: Path, split: str, region: Any, **settings: Any) -> Iterator[Case]:
     """Yield the cases of a data set; what is lesion outside the region does not count.
 
+    One without a label has no lesions where its ``image_label`` is 0, and is left out where that is not known.
+
     Args:
         configs: of the bundle.
         dataset_dir: of the data set.
@@ -47,7 +49,10 @@ def read_cases(configs: Configs, dataset_dir: Path, split: str, region: Any, **s
     parser = configs("inference", **settings)
     where, channel = parser.get_parsed_content("region_of_study"), display_of(configs).channel
     for item in parser.get_parsed_content("dataset"):
-        inputs, truth = item["image"], item["label"]
+        inputs = item["image"]
+        if "label" not in item and item.get("image_label") != 0:
+            continue
+        truth = item.get("label", torch.zeros_like(inputs[:1]))
         image, organ = inputs[channel].numpy(), where(inputs).numpy()
         lesions = (truth[0].numpy() > 0) & organ
         yield Case(str(item["case"]), inputs[None], image, organ, lesions, [float(s) for s in inputs.pixdim])

@@ -31,6 +31,20 @@ def test_lesions_outside_the_region_do_not_count(configs, tmp_path):
     assert not diseased.truth.any()
 
 
+def test_without_a_label_only_a_healthy_case_counts(configs, tmp_path):
+    def without_labels(name, **settings):
+        parser = configs(name, **settings)
+        items, parsed = parser.get_parsed_content("dataset"), parser.get_parsed_content
+        for number, item in enumerate(items[:2]):
+            del item["label"]
+            item |= {"image_label": 0} if number else {}
+        parser.get_parsed_content = lambda key: items if key == "dataset" else parsed(key)
+        return parser
+
+    healthy, *others = read_cases(without_labels, tmp_path, "validation", HEAD)
+    assert (healthy.name, healthy.truth.any(), len(others)) == ("validation 1", False, 2)
+
+
 def test_a_bundle_that_says_nothing_is_shown_as_ct(configs):
     assert display_of(configs).unit == "of 1"
     parser = configs("inference")
