@@ -84,6 +84,8 @@ def test_every_row_of_real_patients_can_be_made_and_its_parts_are_trained(bundle
     trained = {training["config"] for training in plan.trainings}
     for method in compared:
         parser = bundle_parser(bundle, method.config, *overlays, **{**BEFORE_THE_FILTER, **method.settings})
+        known = bundle_parser(bundle, method.config, *overlays).config.keys()
+        assert {key.partition("::")[0] for key in method.settings} <= known
         assert callable(parser.get_parsed_content(method.inferer))
         assert method.control or trained_by(method.config) in trained
     for training in plan.trainings:
