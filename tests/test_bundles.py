@@ -37,6 +37,7 @@ OVERLAYS = {
     "lits": ["train", "inference"],
     "multi_gpu_inference": ["inference"],
     "multi_gpu_train": ["train"],
+    "nih": ["train", "inference"],
     "paper": ["train", "inference"],
     "regression": ["inference"],
     "repaint": ["train", "inference"],
