@@ -190,9 +190,8 @@ class CaseReport:
 
 def _tiles(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Tile]:
     """Return how many cases were done, and the volumes of organ and mask."""
-    given = len(rows) + len(failed)
-    few = f"{len(failed)} could not be done" if failed else ""
-    tiles = [Tile("cases", f"{len(rows)} of {given}" if failed else str(given), few)]
+    done = f"{len(rows)} of {len(rows) + len(failed)}" if failed else str(len(rows))
+    tiles = [Tile("cases", done, f"{len(failed)} could not be done" if failed else "")]
     for name in ("organ, ml", "mask, ml"):
         volumes = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
         if volumes:

@@ -88,9 +88,11 @@ class Section:
 
     @property
     def columns(self) -> list[str]:
-        """The keys of the columns that say anything, and not what the first one says."""
+        """The keys of the columns that say anything, and not the names that the first one says."""
         first, *others = self.rows[0] if self.rows else ("",)
-        new = [key for key in others if any(row[key] != row[first] for row in self.rows)]
+        new = [
+            key for key in others if any(row[key] != row[first] or not isinstance(row[key], str) for row in self.rows)
+        ]
         return [key for key in (first, *new) if any(_says(row.get(key)) for row in self.rows)]
 
     @property

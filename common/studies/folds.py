@@ -128,15 +128,22 @@ def write_healthy(
         "validation": taught["validation"] + tried["validation"],
         "testing": taught["testing"] + tried["testing"] + tried["training"],
     }
-    shown = {part: [_alone(item, sequence) for item in parts[part] if item["case"] not in left_out] for part in PARTS}
+    shown = {
+        part: [item | {"image": image_of(item, sequence)} for item in parts[part] if item["case"] not in left_out]
+        for part in PARTS
+    }
     _write(Path(dst), (*healthy, *diseased), "learnt from healthy ones alone", {"0": sequence}, shown)
 
 
-def _alone(item: Item, sequence: str) -> Item:
-    """Return an item with one sequence of its images."""
+def image_of(item: Item, sequence: str) -> str:
+    """Return the path of the image of an item that shows a sequence, as its name's end says.
+
+    Raises:
+        ValueError: if there is none.
+    """
     for path in [item["image"]] if isinstance(item["image"], str) else item["image"]:
         if path.endswith(f"_{sequence}.nii.gz"):
-            return {**item, "image": path}
+            return path
     raise ValueError(f"expected an image of {item['case']} whose name ends with {sequence}.nii.gz, has none.")
 
 

@@ -117,6 +117,10 @@ class Tested:
         _put_together(self.records, found)
         self.depths |= {case.name: case.image.shape[-1] for case in cases}
 
+    def counted(self, sizes: Mapping[str, tuple[float, float]]) -> Counted:
+        """Return how slices are counted; without sizes by thirds of those with lesions."""
+        return Counted(self.depths, sizes or terciles(next(iter(self.records.values()))[0]))
+
 
 class Tried:
     """What the rows of all bundles and folds say.
@@ -271,7 +275,7 @@ def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_boo
     """
     first = plans[0]
     sizes = {size: (low or 0, high or np.inf) for size, (low, high) in first.sizes.items()}
-    counted = Counted(tried.tested.depths, sizes or terciles(next(iter(tried.tested.records.values()))[0]))
+    counted = tried.tested.counted(sizes)
 
     def validated(row: str) -> float:
         seeds = tried.judged[row]
@@ -296,7 +300,7 @@ def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_boo
         kept = {row: [[r for r in seed if r.case in cases] for seed in seeds] for row, seeds in tested.records.items()}
         add(title, kept, counted)
     for title, made in tried.made.items():
-        add(title, made.records, Counted(made.depths, sizes or terciles(next(iter(made.records.values()))[0])))
+        add(title, made.records, made.counted(sizes))
     pairs = paired_rows(
         tried.pairs, tested.records, lambda both: compare(both, next(iter(both)), counted, num_bootstraps)
     )

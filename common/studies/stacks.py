@@ -13,6 +13,7 @@ from skimage.transform import resize
 from ..data.prepare import PARTS
 from ..data.sites import in_drawn_order
 from ..files import write_text
+from .folds import image_of
 from .painted import PIXELS, write_array
 
 Item = dict[str, Any]
@@ -98,9 +99,7 @@ def _stacks(src: Path, lists: Iterable[str], sequence: str) -> Iterable[Item]:
     for name in lists:
         content = json.loads((src / name).read_text())
         for item in (item for part in PARTS for item in content.get(part, [])):
-            images = [item["image"]] if isinstance(item["image"], str) else item["image"]
-            (image,) = (path for path in images if path.endswith(f"_{sequence}.nii.gz"))
-            folder = (src / name).parent
+            folder, image = (src / name).parent, image_of(item, sequence)
             label = folder / item["label"] if "label" in item else None
             yield {"patient": item["patient"], "site": item["site"], "image": folder / image, "label": label}
 

@@ -112,6 +112,11 @@ def test_rows_that_say_nothing_and_a_column_that_says_it_again_are_left_out(tmp_
     assert reader.texts["td"] == ["a", "1.5", "b", "2.5", "found", "1.5"]
 
 
+def test_numbers_that_happen_to_be_equal_are_all_shown(tmp_path):
+    write_page(tmp_path / "report.html", "t", [Section("s", rows=[{"members": 1, "draws": 1}])])
+    assert read(tmp_path / "report.html").texts["th"] == ["members", "draws"]
+
+
 EMPTY = {"site": "", "note": None, "zero": 0}
 
 
