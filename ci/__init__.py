@@ -11,10 +11,27 @@ from monai.bundle import ConfigParser
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def bundle_folder(bundle: str) -> Path:
+    """Return the folder of a bundle of the repository.
+
+    Raises:
+        FileNotFoundError: if there is none of that name.
+    """
+    there = bundle_names()
+    if bundle not in there:
+        raise FileNotFoundError(f"expected one of the bundles {', '.join(there)}, got {bundle}.")
+    return ROOT / "bundles" / bundle
+
+
+def bundle_names() -> list[str]:
+    """Return the names of all folders in ``bundles/`` that are bundles."""
+    return sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
+
+
 def bundle_parser(bundle: str, *configs: str, **settings: Any) -> ConfigParser:
     """Return the parser of a bundle's configs, later ones over earlier ones, and settings over all of them."""
     parser = ConfigParser()
-    parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{config}.json") for config in configs])
+    parser.read_config([str(bundle_folder(bundle) / "configs" / f"{config}.json") for config in configs])
     parser.update(deepcopy(settings))  # a nested id writes into what an id above it was set to
     return parser
 
@@ -41,6 +58,6 @@ def run_bundle(bundle: str, *configs: str, **options: object) -> None:
     Raises:
         subprocess.CalledProcessError: if it fails.
     """
-    folder = ROOT / "bundles" / bundle / "configs"
+    folder = bundle_folder(bundle) / "configs"
     files = [str(folder / f"{config}.json") for config in configs]
     run_module("monai.bundle", "run", config_file=files, logging_file=folder / "logging.conf", **options)

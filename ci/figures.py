@@ -12,8 +12,7 @@ from typing import Any
 
 import fire
 
-from . import ROOT, bundle_parser
-from .recipes import bundle_names
+from . import ROOT, bundle_names, bundle_parser
 
 COUNTED = ("train", "baselines", "multi_gpu_train")
 """Configs whose values are counted."""

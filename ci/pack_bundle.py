@@ -16,7 +16,7 @@ from pathlib import Path
 
 import fire
 
-from . import ROOT
+from . import ROOT, bundle_folder
 
 TARGET = re.compile(r"(?<![\w.])common\.(?=[a-z_]+\.)")
 FOLDERS = ("configs", "models", "docs", "demo")
@@ -34,10 +34,8 @@ def pack(bundle: str, dst: str = str(ROOT / "dist")) -> str:
     Raises:
         FileNotFoundError: if there is no such bundle.
     """
-    source = ROOT / "bundles" / bundle
+    source = bundle_folder(bundle)
     metadata = source / "configs" / "metadata.json"
-    if not metadata.is_file():
-        raise FileNotFoundError(f"{metadata}: expected a bundle, got nothing there.")
     archive = Path(dst) / f"{bundle}_v{json.loads(metadata.read_text())['version']}.zip"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:

@@ -18,8 +18,7 @@ from common.data.listing import case_name
 from common.files import write_bytes
 from common.report.figures import CT, Panel, box_around, panel_grid, png
 
-from . import ROOT, run_bundle
-from .recipes import bundle_names
+from . import ROOT, bundle_names, run_bundle
 
 MAX_PIXELS, MAX_BYTES = 900, 150_000
 """Of a picture's longer side, and of its file."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import ROOT
+from . import bundle_folder, bundle_names
 
 
 class Recipe(NamedTuple):
@@ -63,14 +63,9 @@ class Recipe(NamedTuple):
         return {name: value for name, value in whole.items() if value is not None}
 
 
-def bundle_names() -> list[str]:
-    """Return the names of all folders in ``bundles/`` that are bundles."""
-    return sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
-
-
 def stages(bundle: str) -> list[str]:
     """Return the parts that ``train.json`` trains, that of the main stage last."""
-    config = json.loads((ROOT / "bundles" / bundle / "configs" / "train.json").read_text())
+    config = json.loads((bundle_folder(bundle) / "configs" / "train.json").read_text())
     return re.findall(r"@train_(\w+)", json.dumps([config.get("stages"), config["run"]]))
 
 
@@ -80,7 +75,7 @@ def recipe_of(bundle: str, overlay: str = "") -> Recipe:
     Raises:
         ValueError: if the overlay has none.
     """
-    recipe = Recipe(**json.loads((ROOT / "bundles" / bundle / "recipe.json").read_text()))
+    recipe = Recipe(**json.loads((bundle_folder(bundle) / "recipe.json").read_text()))
     if not overlay:
         return recipe
     if overlay not in recipe.overlays:

@@ -25,8 +25,8 @@ from common.studies.segmentation import segmentation_study
 from common.studies.stacks import write_stacks
 from common.studies.training import training_study
 
-from . import ROOT, bundle_parser, run_bundle, run_module
-from .recipes import bundle_names, recipe_of
+from . import ROOT, bundle_names, bundle_parser, run_bundle, run_module
+from .recipes import recipe_of
 
 KINDS: dict[str, Callable[..., None]] = {
     "detection": detection_study,

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import os
 import re
 import sys
 import traceback
@@ -220,6 +221,8 @@ def refuse_value(key: str, value: Any, option: Option) -> None:
         _refuse_device(key, value)
     if key == "dataset_dir" and not Path(value).exists():
         raise ValueError(f"{key} ({option.meaning}) must exist, got {value!r}: nothing is there.")
+    if key == "output_dir" and (hindrance := _hindrance(Path(value))):
+        raise ValueError(f"{key} ({option.meaning}) must be a folder that can be made, got {value!r}: {hindrance}.")
 
 
 def is_computed(value: Any) -> bool:
@@ -293,6 +296,14 @@ def _refuse_device(key: str, value: str) -> None:
     except Exception as error:
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise ValueError(f"{key} must be one that is there, {there}, got {value!r}.") from error
+
+
+def _hindrance(folder: Path) -> str:
+    """Return why nothing can be written to a folder, which need not be there yet, or nothing."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        return f"{nearest} is a file"
+    return "" if os.access(nearest, os.W_OK) else f"{nearest} cannot be written to"
 
 
 def _show(debug: bool, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

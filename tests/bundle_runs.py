@@ -8,8 +8,8 @@ import sys
 import nibabel as nib
 import numpy as np
 
-from ci import ROOT, bundle_parser
-from ci.recipes import bundle_names, recipe_of
+from ci import ROOT, bundle_names, bundle_parser
+from ci.recipes import recipe_of
 from common.data.files import SaveMapsd
 from common.data.listing import case_name
 from common.files import read_csv

@@ -7,10 +7,9 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
-from ci import ROOT, verify_bundle
+from ci import ROOT, bundle_names, verify_bundle
 from ci.allowed import refusals
 from ci.pack_bundle import pack
-from ci.recipes import bundle_names
 
 LOADER = {"_target_": "LoadImage", "file": "MARK", "mode": "w"}
 RUN_CODE = {

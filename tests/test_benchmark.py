@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from studied import ENSEMBLE, small_bundle
 
-from ci import bundle_parser
+from ci import bundle_names, bundle_parser
 from ci.benchmark import benchmark, compare, compare_bundles, demo_case, split_time
-from ci.recipes import bundle_names, recipe_of
+from ci.recipes import recipe_of
 from common.studies.plan import methods
 
 NUMBER = r"-?\d+(?:\.\d+)?|nan|inf"

@@ -14,9 +14,9 @@ from monai.bundle import ConfigParser, load
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.transforms import LoadImage
 
-from ci import ROOT, bundle_parser, verify_bundle
+from ci import ROOT, bundle_names, bundle_parser, verify_bundle
 from ci.figures import named_in_code
-from ci.recipes import bundle_names, recipe_of
+from ci.recipes import recipe_of
 from common.checkpoints import load_parts
 from common.data.files import CaseReader
 from common.files import RESULTS

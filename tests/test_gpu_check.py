@@ -4,9 +4,10 @@ import pytest
 import torch
 from studied import ENSEMBLE, SEGMENTER, small_bundle
 
+from ci import bundle_names
 from ci.benchmark import demo_case
 from ci.gpu_check import demo_maps, fill_difference, first_call, gates_hold, gpu_check, time_at_size
-from ci.recipes import bundle_names, recipe_of
+from ci.recipes import recipe_of
 
 
 @pytest.fixture

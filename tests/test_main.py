@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.recipes import bundle_names
+from ci import bundle_names
 from common import __main__ as program
 from common.__main__ import main
 

@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from ci import ROOT
-from ci.recipes import bundle_names
+from ci import ROOT, bundle_names
 from common import options
 from common.options import OPTIONS, check_command_line, options_of, refuse_typed, refuse_value
 
@@ -94,6 +93,8 @@ def test_what_is_right_is_accepted(arguments):
         (["--device", "cuda:99"], "device must be one that is there, cpu.*, got 'cuda:99'"),
         (["--device", "gpu"], "device must be one that is there, cpu.*, got 'gpu'"),
         (["--dataset_dir", "/nowhere"], "dataset_dir .* must exist, got '/nowhere'"),
+        (["--output_dir", __file__], "output_dir .* must be a folder that can be made, .*: .* is a file"),
+        (["--output_dir", f"{__file__}/out"], "output_dir .* must be a folder that can be made, .*: .* is a file"),
         (["--output_dir", "20241129"], "output_dir must be a path, and .* the number 20241129: write ./ before it"),
         (["--output_dir", "2024_11_28"], "output_dir must be a path, and .* the number 20241128"),
         (["--output_dir", "1e3"], "output_dir must be a path, and .* the number 1000"),
@@ -110,6 +111,12 @@ def test_what_is_wrong_is_refused_in_one_sentence(arguments, reason):
     with pytest.raises(ValueError, match=reason) as refused:
         typed(*arguments)
     assert str(refused.value).isprintable()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ValueError, match=f"must be a folder that can be made, .*: {tmp_path} cannot be written to"):
+        typed("--output_dir", str(tmp_path / "new" / "out"))
 
 
 def test_keys_of_overlays_are_known_where_they_are_given():

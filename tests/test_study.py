@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from ci import ROOT, bundle_parser
-from ci.recipes import bundle_names, recipe_of
+from ci import ROOT, bundle_names, bundle_parser
+from ci.recipes import recipe_of
 from ci.study import KINDS, plans_named
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.patients import Made, PatientsPlan, trained_by

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from ci import ROOT
-from ci.recipes import bundle_names, recipe_of
+from ci import ROOT, bundle_names
+from ci.recipes import recipe_of
 from ci.train_demo import halve, split_anew, train_demo
 from common.checkpoints import load_parts
 from common.data.cases import list_cases

@@ -13,8 +13,8 @@ from common.data.listing import PATHS
 from common.data.reading import read_nifti
 from common.sequences import known_sequence
 
-from .. import bundle_parser
-from ..recipes import bundle_names, recipe_of
+from .. import bundle_names, bundle_parser
+from ..recipes import recipe_of
 from .ct import as_jpeg
 from .inputs import save
 from .judging import layers_of, listed

@@ -19,8 +19,8 @@ from common.files import printable, root_cause
 from common.sequences import SEQUENCES
 from common.transforms.channels import image_stem
 
-from .. import bundle_parser
-from ..recipes import bundle_names, recipe_of
+from .. import bundle_names, bundle_parser
+from ..recipes import recipe_of
 from .inputs import LISTED, TOGETHER, Input, Scan
 
 KEYS = {"_liver": "organ", "_organ": "organ", "_label": "label"}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ci import bundle_names
 from ci.dicom_series import write_series
-from ci.recipes import bundle_names
 from common.data.listing import RESULT_NAMES, found_items
 from common.sequences import SEQUENCES
 
