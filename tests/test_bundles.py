@@ -235,12 +235,19 @@ def arguments(call, name):
 
 
 @bundles
-def test_the_papers_network_can_be_built(bundle):
+def test_the_papers_network_takes_images_of_the_papers_size(bundle):
     configs = bundle / "configs"
-    with torch.device("meta"):
+    form = read(configs / "metadata.json")["network_data_format"]
+    images, answers = form["inputs"]["image"], form["outputs"]["pred"]
+    with torch.device("meta"):  # all shapes, no numbers
         for base in OVERLAYS["paper"]:
-            network = parser_of(configs / f"{base}.json", configs / "paper.json").get_parsed_content("network_def")
+            parser = parser_of(configs / f"{base}.json", configs / "paper.json")
+            network, size = parser.get_parsed_content("network_def"), parser.get_parsed_content("patch_size")
             assert sum(p.numel() for p in network.parameters()) > 4_000_000
+            answer = network.eval()(torch.empty(2, images["num_channels"], *size))
+            assert answer.shape[:2] == (2, answers["num_channels"])
+            assert answer.shape[2:] in (torch.Size(size), torch.Size())
+            answer.sum().backward()
 
 
 @bundles
