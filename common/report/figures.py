@@ -304,16 +304,22 @@ class View:
         Args:
             count: of slices, at the most.
         """
-        weight = np.where(self.organ, np.clip(self.scores, 0, None), 0)
-        lesions, number = label(self.mask & self.organ)
-        by_slice = zip(lesions.T, weight.T, strict=True)
-        own = np.array([np.bincount(pieces.ravel(), map_.ravel(), number + 1)[1:] for pieces, map_ in by_slice])
-        left, candidates = own.copy(), np.flatnonzero(self.organ.any((0, 1)))
+        shown, scores, mask = (array[self.box] for array in (self.organ, self.scores, self.mask))
+        lesions, number = label(mask & shown)
+
+        def of_each(k: int) -> Array:
+            """Return what the map adds up to in each lesion, after what it does around them."""
+            weight = np.where(shown[..., k], scores[..., k].clip(0), 0)
+            return np.bincount(lesions[..., k].ravel(), weight.ravel(), number + 1)
+
+        sums = np.array([of_each(k) for k in range(shown.shape[2])])
+        own, candidates = sums[:, 1:], np.flatnonzero(shown.any((0, 1)))
+        left = own.copy()
         chosen: list[int] = []
         while len(chosen) < count and left.any():
             chosen.append(int(left.sum(1).argmax()))
             left[:, own[chosen[-1]] > 0] = 0
-        most = weight.sum((0, 1))[candidates] + np.finfo(float).tiny
+        most = sums.sum(1)[candidates] + np.finfo(float).tiny
         while len(chosen) < min(count, len(candidates)):
             away = np.abs(candidates[:, None] - chosen).min(1) if chosen else 1
             chosen.append(int(candidates[(most * away).argmax()]))
