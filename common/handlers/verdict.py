@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import label
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label
 
 from ..metrics.lesions import equivalent_diameter
 from .output import as_seen, spacing_mm
@@ -38,15 +39,16 @@ class Searched:
         clauses, arrays = [], as_seen(output, ("mask", "organ"))
         if len(arrays) == 2:
             mask, organ, size_mm = arrays["mask"] > 0, arrays["organ"] > 0, spacing_mm(output["mask"])
-            parts, count = label(mask, structure=np.ones((3,) * mask.ndim))
+            voxels = _pieces(mask)
+            count = len(voxels)
             found = f"{count or 'no'} {self.finding}{'' if count == 1 else 's'}"
             if mask.ndim == 2:
                 clauses = [f"{self.organ} ({organ_from})", f"{found} on {mask[organ].mean():.1%} of it"]
             else:
                 millilitres = float(np.prod(size_mm)) / 1000
                 clauses = [f"{self.organ} {organ.sum() * millilitres:.0f} ml ({organ_from})", found]
-                sizes = np.bincount(parts[mask])[1:] * millilitres
                 if count:
+                    sizes = voxels * millilitres
                     largest = equivalent_diameter(1000 * sizes, 3).max()
                     clauses += [f"{sizes.sum():.1f} ml", f"largest {largest:.0f} mm"]
         elif (probability := output.get("probability")) is not None and probability.ndim == 1:
@@ -65,7 +67,7 @@ class Searched:
         organ = arrays["organ"] > 0
         volume = float(organ.sum() * np.prod(spacing_mm(output["organ"])) / 1000)
         mean, spread = float(arrays["image"][organ].mean()), float(arrays["image"][organ].std())
-        _, pieces = label(organ, structure=np.ones((3,) * organ.ndim))
+        pieces = len(_pieces(organ))
         (least, most), (darkest, brightest) = self.plausible_ml, self.plausible_hu
         if least <= volume <= most and darkest <= mean <= brightest and pieces == 1:
             return ""
@@ -74,3 +76,10 @@ class Searched:
             f"{mean:.0f} HU on average and a spread of {spread:.0f}; expected {least:g} to {most:g} ml in one, with "
             f"{darkest:g} to {brightest:g} HU: look at it before you trust what was found in it"
         )
+
+
+def _pieces(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the numbers of voxels of what hangs together in a mask, corners included."""
+    box = next(iter(find_objects(mask.view(np.int8))), ())  # without what lies around, whose numbers take memory
+    numbers, _ = label(mask[box], structure=np.ones((3,) * mask.ndim))
+    return np.bincount(numbers.ravel())[1:]
