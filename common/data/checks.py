@@ -15,8 +15,8 @@ MIN_BACKGROUND = 0.2
 MIN_COHERENCE = 0.3
 """Smallest correlation of neighbouring voxels in an image; it is 0.87 or more in the scans tried, 0 in noise."""
 
-MAX_COMPARED = 2**22
-"""About so many voxels are compared with their neighbours along an axis."""
+ENOUGH = 2**22
+"""About so many voxels are looked at, from all over a larger image, where shares and medians of them decide."""
 
 MIN_MEDIASTINUM = -0.3
 """Smallest difference of middle and lungs in a frontal film, in standard deviations of its pixels; it is below that in
@@ -32,7 +32,7 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
         BadFileError: if it is constant, or its values are not plausible Hounsfield units.
     """
     _refuse_constant(voxels, path)
-    low, high = float(voxels.min()), float(voxels.max())
+    low, high, voxels = float(voxels.min()), float(voxels.max()), _spread(voxels)
     tissue = voxels[voxels > -150]
     reasons = {
         "": high - low < 50 or low < -10000 or float(np.percentile(voxels, 99)) > 10000,
@@ -58,14 +58,15 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
 
 def unusual_ct(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> list[str]:
     """Return what is to be warned of in a CT that can be used, a clause for each thing."""
-    low, tissue, dark = float(voxels.min()), voxels[(voxels > -300) & (voxels != voxels.min())], voxels[voxels < -150]
+    low, high, some = float(voxels.min()), float(voxels.max()), _spread(voxels)
+    tissue, dark = some[(some > -300) & (some != low)], some[some < -150]
     middle = float(np.median(tissue)) if tissue.size else -1000.0
     clauses = _noise(voxels)
     if np.array_equal(affine, np.eye(4)):
         clauses.append("its affine is the identity, so its voxels of 1 mm are probably not their true size")
-    if low == -128 and voxels.max() == 127:
+    if low == -128 and high == 127:
         clauses.append("its values end where those of 8 bits do, at -128 and 127, so others may have been wrapped")
-    if low > -900 and len(dark) > 0.1 * voxels.size and -850 < (air := float(np.median(dark))) < -460:
+    if low > -900 and len(dark) > 0.1 * some.size and -850 < (air := float(np.median(dark))) < -460:
         clauses.append(f"much of it has about {air:.0f} HU, which is neither air nor where windows end")
     if low >= 0:
         clauses.append("nothing in it is below 0 HU: it is cropped to an organ, or on another scale")
@@ -208,11 +209,9 @@ def _refuse_constant(voxels: NDArray[np.float32], path: str | Path) -> None:
 def _noise(voxels: NDArray[np.float32]) -> list[str]:
     """Return a clause if neighbouring voxels have nothing to do with one another, along no axis."""
     correlations = []
-    step = max(1, round((voxels.size / MAX_COMPARED) ** (1 / (voxels.ndim - 1))))
-    few = (slice(None, None, step),)
-    low, high = np.percentile(voxels[few * voxels.ndim], (0.5, 99.5))  # as single voxels may be anything
+    low, high = np.percentile(_spread(voxels), (0.5, 99.5))  # as single voxels may be anything
     for axis in range(voxels.ndim):
-        lines = np.moveaxis(voxels, axis, 0)[(slice(None), *few * (voxels.ndim - 1))]
+        lines = _spread(np.moveaxis(voxels, axis, 0), whole_lines=True)
         clipped = np.clip(lines, low, high)
         before, after = clipped[:-1].ravel(), clipped[1:].ravel()
         if len(lines) > 1 and np.ptp(before) and np.ptp(after):
@@ -220,6 +219,13 @@ def _noise(voxels: NDArray[np.float32]) -> list[str]:
     if correlations and max(correlations) < MIN_COHERENCE:
         return ["it looks like noise, as neighbouring voxels have nothing to do with one another"]
     return []
+
+
+def _spread(voxels: NDArray[np.float32], whole_lines: bool = False) -> NDArray[np.float32]:
+    """Return ``ENOUGH`` voxels from all over an image that has more, perhaps without leaving any out along an axis."""
+    thinned = voxels.ndim - whole_lines
+    step = max(1, round((voxels.size / ENOUGH) ** (1 / thinned))) if thinned else 1
+    return voxels[(slice(None),) * whole_lines + (slice(None, None, step),) * thinned]
 
 
 def _corners(shape: Sequence[int], affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -270,9 +270,17 @@ def test_noise_is_remarked_on_in_any_modality():
 
 def test_some_voxels_of_a_large_image_tell_noise_as_all_do(monkeypatch):
     smooth = np.add.outer(np.arange(60.0), np.add.outer(np.arange(50.0), np.arange(20.0))) * 4 - 300
-    monkeypatch.setattr(checks, "MAX_COMPARED", 2**9)
+    monkeypatch.setattr(checks, "ENOUGH", 2**9)
     for image, is_noise in ((noise(), True), (smooth.astype(np.float32), False)):
         assert any("looks like noise" in remark for remark in unusual_ct(image, AFFINE)) == is_noise
+
+
+@pytest.mark.parametrize("voxels", NO_HU.values(), ids=NO_HU)
+def test_some_voxels_of_a_large_image_tell_that_it_is_no_ct(monkeypatch, voxels):
+    monkeypatch.setattr(checks, "ENOUGH", 2**6)
+    larger = np.kron(voxels, np.ones((2,) * voxels.ndim)).astype(np.float32)
+    test_values_that_are_no_hounsfield_units_are_refused_by_their_shares(larger)
+    check_ct(np.kron(CT, np.ones((2, 2, 2))).astype(np.float32), "a.nii")
 
 
 def test_half_of_hu_is_remarked_on_and_a_window_is_not():
