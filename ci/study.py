@@ -79,6 +79,8 @@ def study(
     data = fields["data"] if "data" in fields else patients_of(fields.pop("patients"))
     if fields.get("folds"):
         data = {f"{name} {n}": {**data[name], "fold": n} for name in data for n in range(fields["folds"])}
+    if options.get("tune") and not any(each.get("tuning") for each in plans.values()):
+        raise ValueError(f"expected a plan whose settings can be tuned, that of {own} has no 'tuning'.")
     draw = partial(write_phantoms, phantom=recipe_of(first).phantom, num_workers=num_workers)
     for name, patients in data.items():
         if (folder / name / "dataset.json").is_file():

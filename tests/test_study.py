@@ -6,7 +6,7 @@ import pytest
 
 from ci import ROOT, bundle_names, bundle_parser
 from ci.recipes import recipe_of
-from ci.study import KINDS, plans_named
+from ci.study import KINDS, plans_named, study
 from common.studies.detection import BEFORE_THE_FILTER, DetectionPlan
 from common.studies.patients import Made, PatientsPlan, trained_by
 from common.studies.plan import methods
@@ -161,3 +161,8 @@ def test_of_what_several_bundles_compare_some_may_be_taken():
     assert plans_named("chest", first) == {first: whole[first]}
     with pytest.raises(ValueError, match=r"expected bundles with a plan chest, .*, got nothing"):
         plans_named("chest", ["nothing"])
+
+
+def test_a_plan_without_settings_to_tune_is_refused_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match="expected a plan whose settings can be tuned, that of gdpi/liver has no"):
+        study("gdpi", str(tmp_path), plan="liver", tune=True)
