@@ -312,10 +312,11 @@ def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int,
         newest = {f"{part}.{key}": value for key, value in read_data(last, "a checkpoint")["model"].items()}
         save_atomically(read_weights(models[""]) | newest, models[LAST])
     first, *others = plan.measured.configs
+    drawn = {"num_bootstraps": 0} if "evaluate" in others else {}  # intervals are those of the study
 
     def try_on(data: str, out: Path, **more: Any) -> None:
         if not (out / "per_patient.csv").is_file():
-            options = {**plan.tested(seed), **arm.tried, **more, "output_dir": out}
+            options = {**plan.tested(seed), **arm.tried, **more, **drawn, "output_dir": out}
             run(name, first, *overlays, *others, dataset_dir=plan.data_set(folder, data, seed), **options)
 
     for epoch, model in models.items():
