@@ -164,5 +164,7 @@ def test_of_what_several_bundles_compare_some_may_be_taken():
 
 
 def test_a_plan_without_settings_to_tune_is_refused_before_the_work(tmp_path):
-    with pytest.raises(ValueError, match="expected a plan whose settings can be tuned, that of gdpi/liver has no"):
-        study("gdpi", str(tmp_path), plan="liver", tune=True)
+    plans = [(bundle, plan) for bundle, recipe in RECIPES.items() for plan in recipe.studies]
+    bundle, plan = next(pair for pair in plans if not RECIPES[pair[0]].plan(pair[1]).get("tuning"))
+    with pytest.raises(ValueError, match=f"settings can be tuned, that of {bundle}/{plan} has no"):
+        study(bundle, str(tmp_path), plan=plan, tune=True)
