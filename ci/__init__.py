@@ -8,6 +8,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from common.paths import bundle_named, bundles_in
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -17,15 +19,12 @@ def bundle_folder(bundle: str) -> Path:
     Raises:
         FileNotFoundError: if there is none of that name.
     """
-    there = bundle_names()
-    if bundle not in there:
-        raise FileNotFoundError(f"expected one of the bundles {', '.join(there)}, got {bundle}.")
-    return ROOT / "bundles" / bundle
+    return bundle_named(bundle, bundles_in(ROOT / "bundles"))
 
 
 def bundle_names() -> list[str]:
     """Return the names of all folders in ``bundles/`` that are bundles."""
-    return sorted(path.parent.parent.name for path in ROOT.glob("bundles/*/configs/metadata.json"))
+    return list(bundles_in(ROOT / "bundles"))
 
 
 def bundle_parser(bundle: str, *configs: str, **settings: Any) -> ConfigParser:

@@ -35,7 +35,7 @@ from common.data.listing import case_name
 from common.files import read_csv
 from common.sequences import SEQUENCES
 
-from . import ROOT
+from . import ROOT, bundle_folder
 from .pack_bundle import pack
 from .recipes import stages
 
@@ -179,7 +179,7 @@ class Check:
 
     def __init__(self, bundle: str, folder: Path, python: Path) -> None:
         self.bundle, self.folder, self.python = bundle, folder, python
-        self.source, self.app, self.studies = ROOT / "bundles" / bundle, folder / "app", folder / "studies"
+        self.source, self.app, self.studies = bundle_folder(bundle), folder / "app", folder / "studies"
         self.config = _read(self.source / "configs" / "inference.json")
         # A folder's name says what kind of answer a model gives, and images are taken for granted.
         self.classifies = "SaveMapsd" not in str(self.config["postprocessing"])

@@ -16,7 +16,7 @@ from common.checkpoints import read_weights, save_atomically
 from common.data.cases import list_cases
 from common.data.prepare import PARTS, split_patients
 
-from . import ROOT, run_bundle, run_module
+from . import ROOT, bundle_folder, run_bundle, run_module
 from .recipes import recipe_of
 
 
@@ -39,7 +39,7 @@ def train_demo(
         subprocess.CalledProcessError: if a step fails.
     """
     name = f"{bundle}/{overlay}".rstrip("/")
-    recipe, root = recipe_of(bundle, overlay), ROOT / "bundles" / bundle
+    recipe, root = recipe_of(bundle, overlay), bundle_folder(bundle)
     work, demo = Path(work_dir or ROOT / "work" / name).resolve(), root / "demo" / overlay
     start = time.perf_counter()
     if real_dir is not None:

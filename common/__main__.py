@@ -16,7 +16,7 @@ from textwrap import shorten
 from typing import Any
 
 from .options import is_computed, options_of
-from .paths import bundle_root
+from .paths import bundle_named, bundle_root, bundles_in
 
 CONFIGS = {"infer": ("inference",), "evaluate": ("inference", "evaluate"), "train": ("train",)}
 """That a command runs, later ones over earlier ones."""
@@ -90,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace, more: Sequence[str]) -> int:
     """Run ``python -m monai.bundle run``."""
-    root, typed = _root(given.bundle), {word.split("=")[0].lstrip("-") for word in more if word.startswith("--")}
+    root, typed = (
+        bundle_named(given.bundle, _bundles()),
+        {word.split("=")[0].lstrip("-") for word in more if word.startswith("--")},
+    )
     first, *others = CONFIGS[given.command]
     files = [root / "configs" / f"{name}.json" for name in (first, *given.config, *others)]
     for file in files:
@@ -117,7 +120,7 @@ def _tell(given: argparse.Namespace) -> int:
         for name, root in bundles.items():
             print(f"{name.ljust(max(map(len, bundles)))}  {_metadata(root)['task']}")
         return 0
-    root = _root(given.bundle)
+    root = bundle_named(given.bundle, _bundles())
     metadata = _metadata(root)
     print(f"{given.bundle} {metadata['version']}: {metadata['task']}\n")
     print(f"{metadata['description']}\n{metadata['intended_use']}\n")
@@ -155,13 +158,6 @@ def _overlays(root: Path) -> dict[str, str]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")).get("_desc_", "") for path in files}
 
 
-def _root(bundle: str) -> Path:
-    bundles = _bundles()
-    if bundle not in bundles:
-        raise FileNotFoundError(f"there is no bundle {bundle}; there are {', '.join(bundles)}")
-    return bundles[bundle]
-
-
 def _bundles() -> dict[str, Path]:
     """Return the folders of all bundles by their names.
 
@@ -169,15 +165,14 @@ def _bundles() -> dict[str, Path]:
         FileNotFoundError: if there is none, as where the package was installed without them.
     """
     beside = Path(bundle_root("")).resolve()
-    found = sorted(path.parent.parent for path in beside.glob("*/configs/metadata.json"))
     if (beside / "configs" / "metadata.json").is_file():  # this package was packed into one
         return {beside.name: beside}
-    if not found:
+    if not (found := bundles_in(beside)):
         raise FileNotFoundError(
             f"there are no bundles at {beside}: clone the repository and install it by `pip install -e .` there, as a "
             "plain install has the Python alone"
         )
-    return {path.name: path for path in found}
+    return found
 
 
 def _metadata(root: Path) -> dict[str, Any]:

@@ -44,3 +44,15 @@ def test_the_working_directory_does_not_matter(tmp_path, monkeypatch, layout):
     before = bundle_root("some_bundle")
     monkeypatch.chdir(tmp_path.parent)
     assert bundle_root("some_bundle") == before
+
+
+def test_bundles_of_a_folder_are_known_by_their_metadata(tmp_path):
+    for name in ("second", "first"):
+        (tmp_path / name / "configs").mkdir(parents=True)
+        (tmp_path / name / "configs" / "metadata.json").touch()
+    (tmp_path / "none").mkdir()
+    found = paths.bundles_in(tmp_path)
+    assert list(found.items()) == [(name, tmp_path / name) for name in ("first", "second")]
+    assert paths.bundle_named("second", found) == tmp_path / "second"
+    with pytest.raises(FileNotFoundError, match="there is no bundle none; there are first, second"):
+        paths.bundle_named("none", found)
