@@ -224,7 +224,7 @@ def _noise(voxels: NDArray[np.float32]) -> list[str]:
 def _spread(voxels: NDArray[np.float32], whole_lines: bool = False) -> NDArray[np.float32]:
     """Return ``ENOUGH`` voxels from all over an image that has more, perhaps without leaving any out along an axis."""
     thinned = voxels.ndim - whole_lines
-    step = max(1, round((voxels.size / ENOUGH) ** (1 / thinned))) if thinned else 1
+    step = max(1, round((voxels.size / ENOUGH) ** (1 / thinned)))
     return voxels[(slice(None),) * whole_lines + (slice(None, None, step),) * thinned]
 
 

@@ -80,6 +80,7 @@ class Searched:
 
 def _pieces(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the numbers of voxels of what hangs together in a mask, corners included."""
-    box = next(iter(find_objects(mask.view(np.int8))), ())  # without what lies around, whose numbers take memory
-    numbers, _ = label(mask[box], structure=np.ones((3,) * mask.ndim))
+    if not (boxes := find_objects(mask.view(np.int8))):
+        return np.zeros(0, dtype=np.int64)
+    numbers, _ = label(mask[boxes[0]], structure=np.ones((3,) * mask.ndim))  # of all around they would take memory
     return np.bincount(numbers.ravel())[1:]
