@@ -9,29 +9,38 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.engines.utils import IterationEvents
-from monai.transforms import Orientation
 from monai.utils import convert_to_numpy
+from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def as_seen(output: Mapping[str, Any], keys: Sequence[str], channel: int = 0) -> dict[str, NDArray[Any]]:
     """Return those images of an item that it has, as arrays (X, Y[, Z]) to the patient's right, front and head.
+
+    They are views of the item's images, as copies of large ones take memory.
 
     Args:
         output: of an evaluator; MetaTensors of shape (C, X, Y[, Z]).
         keys: of the images.
         channel: which one is taken.
     """
-    orient = Orientation(axcodes="RAS", labels=None)
-    present = [key for key in keys if output.get(key) is not None]
-    return {key: convert_to_numpy(orient(output[key][channel : channel + 1]))[0] for key in present}
+    present = {key: output[key] for key in keys if output.get(key) is not None}
+    return {key: apply_orientation(convert_to_numpy(x[channel]), _orientation(x)) for key, x in present.items()}
 
 
 def spacing_mm(image: MetaTensor) -> list[float]:
     """Return the size of a MetaTensor's voxels along right, front and head, mm."""
-    oriented: Any = Orientation(axcodes="RAS", labels=None)(image)
-    return [float(size) for size in oriented.pixdim]
+    order = _orientation(image)[:, 0].argsort()
+    return [float(image.pixdim[axis]) for axis in order]
+
+
+def _orientation(image: Tensor) -> NDArray[Any]:
+    """Return how the axes of an image of shape (C, X, Y[, Z]) lie, as nibabel has it."""
+    affine = convert_to_numpy(image.affine) if isinstance(image, MetaTensor) else np.eye(4)
+    return io_orientation(to_affine_nd(image.ndim - 1, affine))
 
 
 def is_placed(image: MetaTensor) -> bool:

@@ -82,5 +82,6 @@ def _pieces(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the numbers of voxels of what hangs together in a mask, corners included."""
     if not (boxes := find_objects(mask.view(np.int8))):
         return np.zeros(0, dtype=np.int64)
-    numbers, _ = label(mask[boxes[0]], structure=np.ones((3,) * mask.ndim))  # of all around they would take memory
-    return np.bincount(numbers.ravel())[1:]
+    within = mask[boxes[0]]
+    numbers, _ = label(within, structure=np.ones((3,) * mask.ndim))  # of all around they would take memory
+    return np.bincount(numbers[within])[1:]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..transforms.adaptive_mask import organ_median
 from ..transforms.anomaly import anomaly_map
-from ..transforms.grid import from_slices, resample_slices, to_slices
+from ..transforms.grid import resample_slices, to_slices
 from ..transforms.intensity import scale_hu, unscale_hu
 from .grid import Grid, filter_radius
 from .patches import Generators
@@ -130,16 +130,19 @@ class InpaintingInferer(SlicewiseInferer):
             return self.segment_organ(scale_hu(coarse, self.window), network, -1.0)
 
         view = self.grid.view(volume, pixel_mm, find_organ)
-        image, organ, size = to_slices(volume[:1]), view.organ, view.organ.shape[2:]
         holes = per_slice(self.hole, view.coarse, view.coarse_organ)
         inpainted = self.inpaint(view.coarse, view.coarse_organ, holes, self.grid.patches(view, holes), network)
-        hole = (resample_slices(holes.float(), size, "nearest") > 0) & organ
-        healthy = torch.where(hole, resample_slices(inpainted, size), image)
 
-        radius = filter_radius(self.median_radius, view)
-        anomaly = per_slice(anomaly_map, image, healthy, organ, radius=radius)
-        mask = (anomaly >= self.said_threshold(network)) & organ
-        return torch.cat([from_slices(x, volume.ndim - 1) for x in (anomaly, healthy, mask, organ)])
+        image, size = to_slices(volume[:1]), view.organ.shape[2:]
+        radius, threshold = filter_radius(self.median_radius, view), self.said_threshold(network)
+        result = volume.new_empty(len(self.channels), *volume.shape[1:])
+        for some in torch.arange(len(image)).split(self.slice_batch_size):  # so that only the result is in memory whole
+            part, organ = image[some], view.organ[some]
+            hole = (resample_slices(holes[some].float(), size, "nearest") > 0) & organ
+            healthy = torch.where(hole, resample_slices(inpainted[some], size), part)
+            anomaly = per_slice(anomaly_map, part, healthy, organ, radius=radius)
+            to_slices(result)[some] = torch.cat([anomaly, healthy, (anomaly >= threshold) & organ, organ], dim=1)
+        return result
 
     def inpaint(self, image: Tensor, organ: Tensor, holes: Tensor, where: Any, network: nn.Module) -> Tensor:
         """Return slices with their holes inpainted.

@@ -7,7 +7,10 @@ import numpy as np
 from monai.utils import ensure_tuple
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, label, median_filter
+from scipy.ndimage import binary_dilation, binary_erosion, label, median_filter, uniform_filter
+
+IN_CACHE = 256
+"""Windows of a median filter that are sorted at once: a processor's cache holds them."""
 
 
 def organ_median(image: NDArray[Any], organ: NDArray[np.bool_], reference: str = "slice") -> NDArray[Any]:
@@ -98,14 +101,18 @@ def smooth(image: NDArray[Any], radius: int | Sequence[int], wanted: NDArray[np.
 
 
 def _median_at(image: NDArray[Any], radius: int, wanted: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return what a median filter gives where it is wanted: half the time of a filter of a box, where that is large."""
-    result, size = image.copy(), 2 * radius + 1
+    """Return what a median filter gives where it is wanted, in half its time: at once where most of it sees zeros."""
+    result, size = np.zeros_like(image), 2 * radius + 1
     planes, wanted_in, into = (np.atleast_3d(x) for x in (image, wanted, result))
     for k in np.flatnonzero(wanted_in.any((0, 1))):
-        padded = np.pad(planes[..., k], radius, mode="symmetric")
-        values = sliding_window_view(padded, (size, size))[wanted_in[..., k]].reshape(-1, size**2)
-        values.partition(size**2 // 2, axis=1)
-        into[..., k][wanted_in[..., k]] = values[:, size**2 // 2]
+        windows = sliding_window_view(np.pad(planes[..., k], radius, mode="symmetric"), (size, size))
+        crowded = uniform_filter((planes[..., k] != 0).astype(np.float32), size) > 0.5
+        places = np.argwhere(wanted_in[..., k] & crowded)
+        for first in range(0, len(places), IN_CACHE):
+            x, y = places[first : first + IN_CACHE].T
+            values = windows[x, y].reshape(-1, size**2)
+            values.partition(size**2 // 2, axis=1)
+            into[x, y, k] = values[:, size**2 // 2]
     return result
 
 

@@ -31,6 +31,11 @@ def test_a_slice_is_turned_like_a_volume():
     assert spacing_mm(image) == pytest.approx([2, 3])
 
 
+def test_arrays_are_no_copies_of_the_images():
+    image = MetaTensor(torch.zeros(1, 3, 4, 5), affine=torch.diag(torch.tensor([-1.0, 1, -1, 1])).double())
+    assert np.shares_memory(as_seen({"image": image}, ("image",))["image"], image.numpy())
+
+
 def test_only_what_an_item_has_is_turned():
     image = MetaTensor(torch.zeros(2, 3, 4, 5), affine=torch.eye(4).double())
     arrays = as_seen({"image": image, "label": None}, ("image", "label", "organ"))
