@@ -136,7 +136,8 @@ class InpaintingInferer(SlicewiseInferer):
         image, size = to_slices(volume[:1]), view.organ.shape[2:]
         radius, threshold = filter_radius(self.median_radius, view), self.said_threshold(network)
         result = volume.new_empty(len(self.channels), *volume.shape[1:])
-        for some in torch.arange(len(image)).split(self.slice_batch_size):  # so that only the result is in memory whole
+        for first in range(0, len(image), self.slice_batch_size):  # so that only the result is in memory whole
+            some = slice(first, first + self.slice_batch_size)
             part, organ = image[some], view.organ[some]
             hole = (resample_slices(holes[some].float(), size, "nearest") > 0) & organ
             healthy = torch.where(hole, resample_slices(inpainted[some], size), part)
