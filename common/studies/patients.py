@@ -1,4 +1,4 @@
-"""Anomaly maps compared on real patients, each tried by what was trained without them."""
+"""Anomaly maps compared on patients, each tried by what was trained without them."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,11 @@ from .slabs import write_slabs
 from .tables import NUM_BOOTSTRAPS, on_page, paired_rows
 from .training import Run, train_parts
 
-NOTICE = "Real patients: for the eyes of those who may see them. For research, not for diagnosis."
+NOTICES = {
+    "real patients": "Real patients: for the eyes of those who may see them. For research, not for diagnosis.",
+    "phantoms": "Synthetic images, no patients.",
+}
+"""On the page, by whom it is about."""
 
 
 class PatientsPlan(NamedTuple):
@@ -254,7 +258,9 @@ def patients_study(
         print(f"settings: {folder / 'tuning.csv'}")
         return
     sections = [*tables_of(tried, list(parsed.values()), folder, num_bootstraps), *tried.sections]
-    write_page(folder / "report.html", f"Study of {', '.join(plans)} on real patients", sections, NOTICE)
+    data = next(iter(parsed.values())).data.values()
+    whom = "real patients" if any("real" in options for options in data) else "phantoms"
+    write_page(folder / "report.html", f"Study of {', '.join(plans)} on {whom}", sections, NOTICES[whom])
     print(f"report: {folder / 'report.html'}")
 
 
