@@ -144,6 +144,6 @@ class DdimTranslator(Translator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Steps of the whole schedule, how far up it is followed, and the scale of the guidance."""
+        """Steps of the whole schedule, how far up it is followed and how it is inverted, the scale of the guidance."""
         steps = {"num_inference_steps": len(self.schedule), "noise_level": self.noise_level}
-        return {**steps, "guidance_scale": self.guidance_scale}
+        return {**steps, "guidance_scale": self.guidance_scale, "exact_inversion": self.exact_inversion}
