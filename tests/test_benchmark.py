@@ -120,5 +120,5 @@ def test_a_curve_is_the_study_of_that_name(monkeypatch):
 @pytest.mark.parametrize("bundle", [name for name in bundle_names() if "steps" in recipe_of(name).studies])
 def test_a_curve_begins_with_the_default(bundle):
     rows = recipe_of(bundle).plan("steps")["rows"]
-    assert rows[0].keys() <= {"name", "drawn", "members"}
+    assert rows[0].keys() <= {"name", "drawn"}
     assert rows[0]["name"].endswith("the default")
