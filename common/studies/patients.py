@@ -21,7 +21,7 @@ from .detection import DetectionPlan, DetectionStudy, Records
 from .patient_tables import Counted, best_of_patients, compare, explanation, mean_ap, of_validation, terciles
 from .plan import Method, methods, pairs_of, rows_of
 from .slabs import write_slabs
-from .tables import NUM_BOOTSTRAPS, on_page, paired_rows
+from .tables import NUM_BOOTSTRAPS, costs_picture, on_page, paired_rows
 from .training import Run, train_parts
 
 NOTICES = {
@@ -300,7 +300,8 @@ def tables_of(tried: Tried, plans: Sequence[PatientsPlan], folder: Path, num_boo
     def add(title: str, records: Records, counted: Counted) -> None:
         table = compare(records, reference, counted, num_bootstraps)
         write_csv(folder / f"{title.replace(' ', '_')}.csv", table)
-        tables.append(Section(title, [explanation(records, reference)], [on_page(row) for row in table]))
+        pictures = [costs_picture(table, {"ap": "AP", "dice": "Dice"})]
+        tables.append(Section(title, [explanation(records, reference)], [on_page(row) for row in table], pictures))
 
     for title, cases in shown.items():
         kept = {row: [[r for r in seed if r.case in cases] for seed in seeds] for row, seeds in tested.records.items()}

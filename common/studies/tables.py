@@ -70,7 +70,7 @@ def costs_picture(rows: Sequence[Row], metrics: Mapping[str, str]) -> Picture:
     """Return the picture of what rows score for what a slice of them costs.
 
     Args:
-        rows: with ``calls_a_slice`` and ``gradients_a_slice``, the default first.
+        rows: the default first; those without ``calls_a_slice`` and ``gradients_a_slice`` are not shown.
         metrics: columns with intervals, and their titles.
     """
     points = {
@@ -79,6 +79,7 @@ def costs_picture(rows: Sequence[Row], metrics: Mapping[str, str]) -> Picture:
             {metric: (row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics},
         )
         for row in rows
+        if "calls_a_slice" in row
     }
     caption = "Calls of networks and gradients through them a slice, 95 % intervals; the first row is the star."
     return Picture(caption, png(costs_figure(points, metrics)))
