@@ -129,6 +129,11 @@ class Tested:
 class Tried:
     """What the rows of all bundles and folds say.
 
+    Args:
+        run: see ``Run``.
+        num_patients: see ``patients_study``.
+        num_seeds: the same.
+
     Attributes:
         judged: records of validation patients, by row.
         tested: what is said of patients that are tested on.
@@ -139,7 +144,8 @@ class Tried:
         sections: pictures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run, num_patients: int | None, num_seeds: int) -> None:
+        self.run, self.num_patients, self.num_seeds = run, num_patients, num_seeds
         self.judged: Records = {}
         self.tested = Tested()
         self.made: dict[str, Tested] = {}
@@ -149,15 +155,7 @@ class Tried:
         self.sections: list[Section] = []
 
     def add(
-        self,
-        bundle: str,
-        name: str,
-        plan: PatientsPlan,
-        compared: Sequence[Method],
-        study: DetectionStudy,
-        run: Run,
-        num_patients: int | None,
-        num_seeds: int,
+        self, bundle: str, name: str, plan: PatientsPlan, compared: Sequence[Method], study: DetectionStudy
     ) -> None:
         """Try the rows of a bundle on a data set; their thresholds are fitted on its validation patients.
 
@@ -167,23 +165,20 @@ class Tried:
             plan: of the bundle.
             compared: the methods of the rows.
             study: with the weights of this data set.
-            run: see ``Run``.
-            num_patients: see ``patients_study``.
-            num_seeds: the same.
         """
-        learnt, judged = self.judge(name, compared, study, num_patients)
-        cases = study.cases(name, "testing", num_patients)
+        learnt, judged = self.judge(name, compared, study)
+        cases = study.cases(name, "testing", self.num_patients)
         fitted = {row: best_of_patients(records[0]) for row, records in judged.items()}
-        found = study.examine(compared, cases, f"testing {name}", num_seeds, fitted)
+        found = study.examine(compared, cases, f"testing {name}", self.num_seeds, fitted)
         self.tested.add(found, cases)
         if plan.position:
             limits = {POSITION: best_of_patients(by_place(study, learnt, {}))}
             self.tested.add({POSITION: [by_place(study, cases, limits)]}, cases)
         for title, fields in plan.made.items():
             own = f"{title} {name}"
-            Made(**fields).write(run, study.folder / name, study.folder / own)
-            with_lesions = study.cases(own, "testing", num_patients)
-            of_made = study.examine(compared, with_lesions, f"testing {own}", num_seeds, fitted)
+            Made(**fields).write(self.run, study.folder / name, study.folder / own)
+            with_lesions = study.cases(own, "testing", self.num_patients)
+            of_made = study.examine(compared, with_lesions, f"testing {own}", self.num_seeds, fitted)
             self.made.setdefault(title, Tested()).add(of_made, with_lesions)
         self.pairs |= pairs_of(compared, study.radius)
         for method in compared:
@@ -193,11 +188,9 @@ class Tried:
         panels = study.panels(compared, cases, f"testing {name}", next(iter(found.values()))[0])
         self.sections.append(Section(f"{bundle}, {name}: highest, median and lowest AP", pictures=panels))
 
-    def judge(
-        self, name: str, compared: Sequence[Method], study: DetectionStudy, num_patients: int | None
-    ) -> tuple[list[Case], Records]:
+    def judge(self, name: str, compared: Sequence[Method], study: DetectionStudy) -> tuple[list[Case], Records]:
         """Try rows on the validation patients of a data set, and return these and what was found."""
-        cases = study.cases(name, "validation", num_patients)
+        cases = study.cases(name, "validation", self.num_patients)
         found = study.examine(compared, cases, f"validation {name}", 1)
         _put_together(self.judged, found)
         return cases, found
@@ -240,7 +233,7 @@ def patients_study(
         parsed = {bundle: plan._replace(rows=plan.tuning) for bundle, plan in parsed.items() if plan.tuning}
     elif not any(row.get("control") for fields in plans.values() for row in fields["rows"][:num_rows]):
         raise ValueError("expected a row without a network, to compare the others with; take more rows.")
-    tried = Tried()
+    tried = Tried(run, num_patients, num_seeds)
     for bundle, plan in parsed.items():
         compared = methods(plan.rows[:num_rows], plan.shared)
         known = DetectionPlan(
@@ -250,9 +243,9 @@ def patients_study(
             own = _of_fold(bundle, plan, compared, configs, run, folder, name)
             study = DetectionStudy(own, known, folder)
             if tune:
-                tried.judge(name, compared, study, num_patients)
+                tried.judge(name, compared, study)
             else:
-                tried.add(bundle, name, plan, compared, study, run, num_patients, num_seeds)
+                tried.add(bundle, name, plan, compared, study)
     if tune:
         write_csv(folder / "tuning.csv", tuned(tried.judged))
         print(f"settings: {folder / 'tuning.csv'}")
