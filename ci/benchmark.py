@@ -140,7 +140,7 @@ def split_time(inferer: Any, network: nn.Module, case: DemoCase, one_by_one: Any
         if watch.calls:
             line(f"calls of {name}", f"{watch.calls}, {1000 * watch.seconds / watch.images:.2f} ms an image")
         if watch.gradient_seconds:
-            line(f"gradients of {name}", f"{1000 * watch.gradient_seconds / watch.images:.2f} ms an image")
+            line(f"gradients of {name}", f"{1000 * watch.gradient_seconds / watch.gradients:.2f} ms an image")
     networks = sum(watch.seconds + watch.gradient_seconds for watch in watches.values())
     line("overhead, share of networks", f"{100 * (watched - networks) / networks:.1f} %")
     total, single = (timed(each, case, network)[0] / case.inputs.shape[-1] for each in (inferer, one_by_one))

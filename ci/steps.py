@@ -47,10 +47,12 @@ def time_steps(
     plain, ignoring = (1000 * float(np.median(spent[method][1:])) for method in METHODS)
     line("ms a step, vanilla", f"{plain:.0f}")
     line("ms a step, learning to ignore", f"{ignoring:.0f}, ratio {ignoring / plain:.2f}")
-    image = batch["image"][:1]
+    image = batch["image"][:1].to(next(network.parameters()).device)
     with eval_mode(network):
+        synchronise()
         start = time.perf_counter()
         inferer(image, network)
+        synchronise()
         line("ms an image, inference", f"{1000 * (time.perf_counter() - start):.0f}")
     values, parameters = paper_size(paper())
     gibibytes = 4 * values / 2**30

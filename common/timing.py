@@ -8,14 +8,20 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def synchronise(device: str | torch.device | None = None) -> None:
+    """Wait for a GPU; without one nothing is waited for.
+
+    Args:
+        device: that has work to do; by default the current GPU, if there is one.
+    """
+    if torch.cuda.is_available() and torch.device(device or "cuda").type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Stopwatch:
     """Adds up the time that a module takes, for its answers and for their gradients, within a ``with`` block.
+
+    What copies of the module do that are made within the block counts, too.
 
     Args:
         module: any.
@@ -48,18 +54,26 @@ class Stopwatch:
         for hook in self.hooks:
             hook.remove()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Stay one: the hooks of a copied module call the same watch."""
+        return self
+
     def _start(self, module: nn.Module, given: Any) -> None:
-        synchronise()
+        synchronise(_device_of(module))
         self.started = time.perf_counter()
 
     def _answered(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        self.seconds += self._elapsed()
+        self.seconds += self._elapsed(module)
         self.calls, self.images = self.calls + 1, self.images + len(inputs[0])
 
     def _differentiated(self, module: nn.Module, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-        self.gradient_seconds += self._elapsed()
+        self.gradient_seconds += self._elapsed(module)
         self.gradients += len(outputs[0])
 
-    def _elapsed(self) -> float:
-        synchronise()
+    def _elapsed(self, module: nn.Module) -> float:
+        synchronise(_device_of(module))
         return time.perf_counter() - self.started
+
+
+def _device_of(module: nn.Module) -> torch.device | None:
+    return next((weight.device for weight in module.parameters()), None)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "inferers": {"progress", "samplers", "schedulers", "transforms"},
     "data": {"files", "progress", "sequences", "transforms"},
     "report": {"files", "metrics"},
-    "handlers": {"files", "metrics", "checkpoints", "report"},
+    "handlers": {"files", "metrics", "checkpoints", "report", "timing"},
     "training": {"files", "checkpoints", "handlers", "losses", "report", "transforms"},
     "evaluation": {"files", "progress"},
     "studies": {

@@ -1,4 +1,5 @@
 import time
+from copy import deepcopy
 
 import pytest
 import torch
@@ -34,3 +35,10 @@ def test_a_stopwatch_counts_calls_and_images_and_the_way_back_and_leaves_no_trac
     assert watch.gradient_seconds > 0
     assert not module._forward_hooks
     assert not module._backward_hooks
+
+
+def test_what_a_copy_does_counts_too():
+    module = nn.Conv2d(1, 1, 3)
+    with Stopwatch(module) as watch:
+        deepcopy(module)(torch.rand(3, 1, 8, 8, requires_grad=True)).sum().backward()
+    assert (watch.calls, watch.images, watch.gradients) == (1, 3, 3)

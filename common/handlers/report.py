@@ -9,7 +9,6 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from monai.engines.utils import IterationEvents
@@ -19,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..metrics.statistics import Row, with_all_columns
 from ..report.figures import CT, Display, View, overlay_figure, png, samples_figure, save_png
 from ..report.page import Picture, Section, Stack, Tile, format_cell, seen_from, versions, without_folders, write_page
+from ..timing import synchronise
 from .output import as_seen, from_all_ranks, is_placed, spacing_mm
 from .scores import Scores
 from .verdict import Searched
@@ -93,8 +93,7 @@ class CaseReport:
         self._clock = time.perf_counter()
 
     def _stop_clock(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the network's last calls may still be under way
+        synchronise()  # the network's last calls may still be under way
         self._seconds = time.perf_counter() - self._clock
 
     def _draw(self, engine: Any) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
+from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..checkpoints import load_parts
 from ..files import replacing
@@ -32,13 +34,20 @@ def costs_of(seeds: Sequence[Sequence[Record]]) -> dict[str, Statistic]:
     return {f"{name}_a_slice": mean(name) for name in COSTS if name in seeds[0][0].row}
 
 
+def digest_of(inputs: Tensor) -> str:
+    """Return a few characters that tell images from others."""
+    values = np.ascontiguousarray(convert_to_tensor(inputs, track_meta=False).cpu().numpy())
+    return hashlib.sha256(values.tobytes()).hexdigest()[:8]
+
+
 class Answers:
     """Channels of what a method answers for a case; an answer that lies in the folder is not made again.
 
     Args:
         configs: of the bundle.
         method: that answers.
-        folder: of the answers; each method has a folder in it, named after all that it is made of.
+        folder: of the answers; each method has a folder in it, named after all that it is made of, in which each
+            answer is named after its case and what this is made of.
         channels: of the result.
         settings: keys of the config, below those of the method.
         seed: where the method draws.
@@ -74,7 +83,7 @@ class Answers:
 
     def _kept(self, case: Case) -> Path:
         """Return the file of an answer, which is made if it is not there."""
-        path = self.folder / f"{case.name}.npz"
+        path = self.folder / f"{case.name}_{digest_of(case.inputs)}.npz"
         if not path.is_file():
             answer, cost = self.made(case)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,7 @@ def _slices(item: Item) -> Iterable[tuple[float, int, NDArray[np.float32]]]:
     for z in range(depth // 4, depth - depth // 4):
         share = (label[..., z] > 0).sum() / max(1, (volume[..., z] > 0).sum())
         if share == 0 or share >= MIN_SHARE:
-            yield z / (depth - 1), int(share > 0), _square(scaled[..., z][box].T[::-1])
+            yield z / max(depth - 1, 1), int(share > 0), _square(scaled[..., z][box].T[::-1])
 
 
 def _spread(slices: list[Any], count: int | None) -> list[Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from ..metrics.intervals import with_interval
 from ..metrics.statistics import Row, Statistic, difference, with_all_columns
 from ..progress import bar
@@ -70,7 +72,7 @@ def costs_picture(rows: Sequence[Row], metrics: Mapping[str, str]) -> Picture:
     """Return the picture of what rows score for what a slice of them costs.
 
     Args:
-        rows: the default first; those without ``calls_a_slice`` and ``gradients_a_slice`` are not shown.
+        rows: the default first; those without a number in ``calls_a_slice`` are not shown.
         metrics: columns with intervals, and their titles.
     """
     points = {
@@ -79,7 +81,7 @@ def costs_picture(rows: Sequence[Row], metrics: Mapping[str, str]) -> Picture:
             {metric: (row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics},
         )
         for row in rows
-        if "calls_a_slice" in row
+        if np.isfinite(row.get("calls_a_slice", np.nan))
     }
     caption = "Calls of networks and gradients through them a slice, 95 % intervals; the first row is the star."
     return Picture(caption, png(costs_figure(points, metrics)))

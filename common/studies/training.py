@@ -1,7 +1,9 @@
 """Trainings compared: one network taught by other data or in other ways, several seeds each, on the same patients."""
 
+import hashlib
+import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 
 from ..checkpoints import read_data, read_weights, save_atomically
-from ..files import read_csv, write_csv
+from ..files import read_csv, write_csv, write_text
 from ..metrics.classification import ClassRecord, area_under_roc, class_statistics, examine_class
 from ..metrics.statistics import Record, Row, Statistic, mean_of, mean_of_cases, mean_of_column, within
 from ..metrics.tumours import tumour_statistics
@@ -22,6 +24,9 @@ from ..paths import bundle_root
 from ..report.page import Section, write_page
 from .controls import write_by_column, write_harmonised
 from .tables import NUM_BOOTSTRAPS, compared_rows, on_page
+
+MADE_FROM = "made_from.txt"
+"""Beside an evaluation's tables: a digest of what they were made from; with another one they are made again."""
 
 
 class Measures(NamedTuple):
@@ -314,17 +319,29 @@ def _train_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int,
     first, *others = plan.measured.configs
     drawn = {"num_bootstraps": 0} if "evaluate" in others else {}  # intervals are those of the study
 
-    def try_on(data: str, out: Path, **more: Any) -> None:
-        if not (out / "per_patient.csv").is_file():
-            options = {**plan.tested(seed), **arm.tried, **more, **drawn, "output_dir": out}
-            run(name, first, *overlays, *others, dataset_dir=plan.data_set(folder, data, seed), **options)
+    def try_on(data: str, out: Path, weights: Sequence[Path], **more: Any) -> None:
+        options, dataset = {**plan.tested(seed), **arm.tried, **more}, plan.data_set(folder, data, seed)
+        made, known = partial(_made_from, options, [dataset / "dataset.json", *weights]), out / MADE_FROM
+        if (out / "per_patient.csv").is_file() and known.is_file() and known.read_text() == made():
+            return
+        given = {"model_path": weights[0]} if arm.train else {}
+        run(name, first, *overlays, *others, dataset_dir=dataset, **given, **options, **drawn, output_dir=out)
+        write_text(known, made())  # a threshold that was fitted is in the weights now
 
     for epoch, model in models.items():
-        weights = {"model_path": model} if arm.train else {}
+        weights = [model] if arm.train else sorted(_weights_of(name).parent.rglob("*.pt"))
         if plan.fit:
-            try_on(arm.train, own / f"{arm.train}, validation{epoch}", **weights, fit_threshold=True)
+            try_on(arm.train, own / f"{arm.train}, validation{epoch}", weights, fit_threshold=True)
         for test in arm.tests:
-            try_on(test, own / f"{test}{epoch}", **weights)
+            try_on(test, own / f"{test}{epoch}", weights)
+
+
+def _made_from(options: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """Return a digest of an evaluation's options and of the files that it reads, as far as they are there."""
+    digest = hashlib.sha256(json.dumps(options, default=str, sort_keys=True).encode())
+    for path in files:
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
 def _harmonise_and_try(name: str, run: Run, plan: TrainingPlan, arm: Arm, seed: int, folder: Path) -> None:

@@ -39,7 +39,15 @@ def test_an_answer_that_is_kept_is_not_made_again(configs, case, tmp_path):
     np.testing.assert_array_equal(second(case), found)
     assert second.cost(case) == first.cost(case)
     assert second.inferer is None
-    assert [path.name for path in first.folder.iterdir()] == ["testing 3.npz"]
+    (kept,) = first.folder.iterdir()
+    assert kept.name.startswith("testing 3_")
+
+
+def test_other_images_of_the_same_name_are_answered_anew(configs, case, tmp_path):
+    method = answers(configs, tmp_path)
+    brighter = case._replace(inputs=2 * case.inputs, image=2 * case.image)
+    assert not np.array_equal(method(case), method(brighter))
+    np.testing.assert_array_equal(answers(configs, tmp_path)(case), method(case))
 
 
 def test_other_settings_seeds_weights_and_inferers_have_folders_of_their_own(configs, tmp_path):

@@ -29,4 +29,7 @@ def test_on_the_page_an_interval_stands_beside_its_number():
 def test_what_rows_cost_is_shown_beside_what_they_score():
     row = {"calls_a_slice": 20.0, "gradients_a_slice": 10.0, "ap": 0.5, "ap_low": 0.4, "ap_high": 0.6}
     rows = [{"method": "default", **row}, {"method": "fewer", **row, "calls_a_slice": 4.0}]
-    assert costs_picture(rows, {"ap": "AP"}).png.startswith(b"\x89PNG")
+    shown = costs_picture(rows, {"ap": "AP"})
+    assert shown.png.startswith(b"\x89PNG")
+    free = {"method": "without a network", **row, "calls_a_slice": float("nan"), "gradients_a_slice": float("nan")}
+    assert costs_picture([*rows, free], {"ap": "AP"}).png == shown.png

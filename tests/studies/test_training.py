@@ -70,6 +70,17 @@ def test_each_arm_is_trained_and_tried_once_with_each_seed(tmp_path):
     assert len(bundle.runs) == 8
 
 
+def test_what_was_tried_with_other_weights_is_tried_again(tmp_path):
+    bundle = Bundle()
+    training_study({"name": PLAN}, bundle, tmp_path, num_bootstraps=20)
+    first, *_ = (options for configs, options in bundle.runs if configs == ("train",))
+    first["model_path"].write_text("3")
+    training_study({"name": PLAN}, bundle, tmp_path, num_bootstraps=20)
+    again = [options for _, options in bundle.runs[8:]]
+    assert {options["model_path"] for options in again} == {first["model_path"]}
+    assert {options["dataset_dir"].name for options in again} == set(PLAN["arms"][0]["tests"])
+
+
 def test_some_arms_may_be_chosen(tmp_path):
     bundle = Bundle()
     training_study({"name": PLAN}, bundle, tmp_path, rows=[1], num_bootstraps=20)
