@@ -22,6 +22,9 @@ MAP_MODES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 MAP_RANGES = ("slice", "volume")
 
+USUAL = {"index_mode": "paper", "clip_mode": "none"}
+"""Settings that are told with a threshold only where they are otherwise."""
+
 
 class ConditionDifferenceTranslator(Translator):
     """Add to each image what its denoising under the class "diseased" differs by from that under nearly the same one.
@@ -99,9 +102,13 @@ class ConditionDifferenceTranslator(Translator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Where the steps begin, how many there are, and what is different in the two ways."""
+        """Where the steps begin, how many there are, and what is different in the two ways.
+
+        Of ``USUAL`` what is otherwise.
+        """
         names = ("noise_level", "num_difference_steps", "tau", "guidance_scale")
-        return {name: getattr(self, name) for name in names}
+        odd = {name: self.modes[name] for name, usual in USUAL.items() if self.modes[name] != usual}
+        return {name: getattr(self, name) for name in names} | odd
 
 
 class ScaledDifference:
@@ -121,6 +128,11 @@ class ScaledDifference:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
         self.map_mode, self.map_range = map_mode, map_range
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is scaled, and in what."""
+        return {"map_mode": self.map_mode, "map_range": self.map_range}
 
     def __call__(self, change: Tensor, organ: Tensor) -> Tensor:
         """Return the map, shape (S, 1, X, Y), 0 outside the organ.

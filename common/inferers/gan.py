@@ -1,6 +1,7 @@
 """Images translated between classes by a generator, in one step."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ class GanTranslator(Translator):
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=self.amp):
             found = torch.cat([generator(image, self.target) for image in images])
         return (found.float() + 1) / 2
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How images are normalised, where it is not by the statistics of the training."""
+        return {"g_eval_mode": "per_image"} if self.per_image else {}
 
 
 class GanInferer(TranslationInferer):

@@ -271,8 +271,9 @@ class SlicewiseInferer(PatchwiseInferer):
         fitted, theirs = self._fitted(network)
         if not np.isfinite(fitted):
             return f"the weights bring no threshold: masks are made with {self.default_threshold:g}."
-        ours = self.settings
-        others = [name for name in theirs if not np.array_equal(theirs[name], ours.get(name, np.nan))]
+        ours, known = self.settings, dict.fromkeys(theirs)
+        names = known | dict.fromkeys(self.settings) if known else {}  # of a threshold that nothing is told of
+        others = [name for name in names if not np.array_equal(theirs.get(name, False), ours.get(name, False))]
         if not others:
             return ""
         then, here = (" and ".join(_told(name, settings) for name in others) for settings in (theirs, ours))

@@ -124,8 +124,9 @@ class TranslationInferer(SlicewiseInferer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Numbers that the values of a map depend on."""
-        return {**self.translator.settings, **super().settings, "median_radius": self.median_radius}
+        """Numbers that the values of a map depend on, and how they are scaled where the score tells it."""
+        scaled = getattr(self.score, "settings", {})
+        return {**self.translator.settings, **super().settings, "median_radius": self.median_radius, **scaled}
 
     def examine(self, volume: Tensor, pixel_mm: tuple[float, float], network: nn.Module) -> Tensor:
         """Return the ``channels`` of one image."""

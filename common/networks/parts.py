@@ -77,7 +77,7 @@ class NetworkParts(nn.Module):
             settings: numbers, by the names of keys. NaN, and no settings, where nothing was fitted.
         """
         known = self.thresholds
-        return next((each for each in known if not differing(each[1], settings)), known[0])
+        return next((each for each in known if _alike(each[1], settings)), known[0])
 
     def set_threshold(self, threshold: float, settings: Mapping[str, Any], beside: bool = False) -> None:
         """Set the threshold, and what it was fitted with.
@@ -92,10 +92,11 @@ class NetworkParts(nn.Module):
         """
         own = (threshold, dict(settings))
         kept = [each for each in self.thresholds if beside and not isnan(each[0])]
-        same = [not differing(theirs, settings) for _, theirs in kept]
+        same = [_alike(theirs, settings) for _, theirs in kept]
         kept = [own if is_same else each for each, is_same in zip(kept, same, strict=True)]
         (first, told), *others = kept if any(same) else [*kept, own]
-        differences = [(number, differing(theirs, told)) for number, theirs in others]
+        lacking = dict.fromkeys(told, False)  # what another one does not have is not to be taken from the first
+        differences = [(number, differing(lacking | theirs, told)) for number, theirs in others]
         self.threshold_settings.copy_(_as_bytes({**told, OTHERS: differences} if others else told))
         self.threshold.fill_(first)
 
@@ -131,8 +132,13 @@ def with_part(network: NetworkParts, name: str, part: nn.Module) -> NetworkParts
 
 
 def differing(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that others have not, or have otherwise."""
-    return {name: own for name, own in settings.items() if not np.array_equal(own, others.get(name, np.nan))}
+    """Return the settings that others have otherwise; what they do not have is False."""
+    return {name: own for name, own in settings.items() if not np.array_equal(own, others.get(name, False))}
+
+
+def _alike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether a threshold fits; one that nothing is told of does."""
+    return not theirs or not (differing(theirs, ours) or differing(ours, theirs))
 
 
 def _as_bytes(settings: Mapping[str, Any]) -> Tensor:

@@ -123,6 +123,18 @@ def test_thresholds_for_other_settings_are_kept_beside_the_first_one():
     assert other.thresholds == [(3.0, few)]
 
 
+def test_what_one_side_does_not_have_is_off():
+    network, usual = container(), FITTED_WITH
+    network.set_threshold(1.0, {**usual, "heun": True})
+    network.set_threshold(2.0, usual, beside=True)
+    assert network.thresholds[1] == (2.0, {**usual, "heun": False})
+    assert network.threshold_for(usual)[0] == 2.0
+    assert network.threshold_for({**usual, "heun": True})[0] == 1.0
+    assert network.threshold_for({**usual, "heun": False, "exact_inversion": False})[0] == 2.0
+    network.set_threshold(3.0, {**usual, "exact_inversion": True}, beside=True)
+    assert [threshold for threshold, _ in network.thresholds] == [1.0, 2.0, 3.0]
+
+
 def test_more_thresholds_than_weights_can_keep_are_refused():
     network, long = container(), {f"a setting of some length {n}": n for n in range(15)}
     network.set_threshold(1.0, FITTED_WITH)
