@@ -126,9 +126,12 @@ def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
         elif value.shape != other.shape or value.dtype != other.dtype:
             return f"{name}: {value.dtype} {value.shape} became {other.dtype} {other.shape}"
         elif not np.array_equal(value, other, equal_nan=value.dtype.kind == "f"):
-            distance = np.abs(value.astype(np.float64) - other.astype(np.float64))
-            scale = max(np.ptp(value.astype(np.float64)), np.nanmax(np.abs(value)), 1e-12)  # of one number: itself
-            worst = max(worst, float(np.nanmax(distance) / scale))
+            finite = np.isfinite(value)
+            if not np.array_equal(np.where(finite, 0, value), np.where(np.isfinite(other), 0, other), equal_nan=True):
+                return f"{name}: NaN or infinite in other places"
+            own, theirs = value[finite].astype(np.float64), other[finite].astype(np.float64)
+            scale = max(np.ptp(own), np.abs(own).max(), 1e-12)  # of one number: itself
+            worst = max(worst, float(np.abs(own - theirs).max() / scale))
     return f"differs by up to {worst:.2g} of its range" if worst else ""
 
 

@@ -300,7 +300,7 @@ def _refuse_device(key: str, value: str) -> None:
 
 def _hindrance(folder: Path) -> str:
     """Return why nothing can be written to a folder, which need not be there yet, or nothing."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not nearest.is_dir():
         return f"{nearest} is a file"
     return "" if os.access(nearest, os.W_OK) else f"{nearest} cannot be written to"

@@ -45,7 +45,7 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
         # Next to air, tissue spreads from fat to contrast agent or bone, 180 HU or more in the scans tried, and at the
         # edges by partial volume; what lies closer together has been scaled.
         ", in which nothing is as dark as air and all else is alike, as if they were scaled": (
-            low > -900 and len(tissue) < 0.9 * voxels.size and float(np.ptp(np.percentile(tissue, (5, 95)))) < 120
+            low > -900 and len(tissue) < 0.9 * voxels.size and _width(tissue) < 120
         ),
     }
     for reason, holds in reasons.items():
@@ -54,6 +54,11 @@ def check_ct(voxels: NDArray[np.float32], path: str | Path) -> None:
                 f"{path}: expected a CT in Hounsfield units (air -1000, water 0), got values from {low:g} to {high:g}"
                 f"{reason}."
             )
+
+
+def _width(voxels: NDArray[np.float32]) -> float:
+    """Return how far most of the voxels lie apart, 0 where there are none."""
+    return float(np.ptp(np.percentile(voxels, (5, 95)))) if len(voxels) else 0.0
 
 
 def unusual_ct(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> list[str]:

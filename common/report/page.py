@@ -216,8 +216,8 @@ def format_cell(value: Any) -> str:
         return str(value)
     if value != value:
         return "–"
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{value:.0f}"
-    if 0.9995 <= abs(value) < 1:
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e6):
+        return f"{int(value)}"
+    if 0.9995 <= abs(value) < 0.9999995:
         return f"{value:.6g}"  # what is not quite certain
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"

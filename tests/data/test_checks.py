@@ -249,6 +249,7 @@ NO_HU = {
     "a third of HU, coarse": HU[::3, ::3] / 3,
     "wrapped to uint16": np.where(HU < 0, HU + 65536, HU),
     "scaled to a unit deviation": (HU - HU.mean()) / HU.std(),
+    "nothing but what is darker than fat": np.linspace(-899, -200, HU.size, dtype=np.float32).reshape(HU.shape),
     "8 bits": np.clip((HU + 160) / 400, 0, 1) * 255,
 }
 
