@@ -19,7 +19,16 @@ from .progress import doing, time_left
 logger = logging.getLogger(__name__)
 
 
-class CaseEvaluator(SupervisedEvaluator):
+class TerseEvaluator(SupervisedEvaluator):
+    """An evaluator that says what is doubtful about the threshold of masks once, however many cases it is true of."""
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Run the evaluation."""
+        with _said_once(logging.getLogger(f"{__package__}.inferers.slices")):
+            super().run(global_epoch)
+
+
+class CaseEvaluator(TerseEvaluator):
     """An evaluator for which one case that cannot be done is recorded, and the others are done.
 
     Args:
@@ -35,8 +44,7 @@ class CaseEvaluator(SupervisedEvaluator):
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run the evaluation; without a case, as where all are bad, its handlers still gather and write."""
         if len(self.data_loader) > 0:  # type: ignore[arg-type]
-            with _said_once(logging.getLogger(f"{__package__}.inferers.slices")):
-                super().run(global_epoch)
+            super().run(global_epoch)
             return
         for event in (Events.STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
             self.fire_event(event)

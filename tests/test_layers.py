@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "data": {"files", "progress", "sequences", "transforms"},
     "report": {"files", "metrics"},
     "handlers": {"files", "metrics", "checkpoints", "report", "timing"},
-    "training": {"files", "checkpoints", "handlers", "losses", "report", "transforms"},
+    "training": {"files", "checkpoints", "evaluation", "handlers", "losses", "report", "transforms"},
     "evaluation": {"files", "progress"},
     "studies": {
         "files",

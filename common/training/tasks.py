@@ -7,11 +7,11 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from monai.data import DataLoader, Dataset, DistributedSampler
-from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import Transform
 from torch import nn
 
+from ..evaluation import TerseEvaluator
 from ..handlers.report import Previews
 from ..report.figures import CT, Display
 from ..transforms.channels import SplitChannelsd
@@ -65,8 +65,8 @@ class Task:
             inferer.threshold = inferer.default_threshold  # nobody is to be told that there is none yet
         fit_threshold(self._evaluator(self.network, inferer, [detection]), detection, self.network)
 
-    def _evaluator(self, network: nn.Module, inferer: Any, handlers: Sequence[Any]) -> SupervisedEvaluator:
-        return SupervisedEvaluator(
+    def _evaluator(self, network: nn.Module, inferer: Any, handlers: Sequence[Any]) -> TerseEvaluator:
+        return TerseEvaluator(
             torch.device(self.training.device),
             self.loader,
             network,

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 from evaluated import CHANNELS, Prepared, container, item
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,6 +37,17 @@ def test_scores_and_pictures_of_validation_cases_go_to_tensorboard(task, tmp_pat
     events = EventAccumulator(str(tmp_path / "tensorboard" / "task")).Reload()
     assert events.Scalars("ap")[0].value == pytest.approx(task.evaluator.state.metrics["ap"])
     assert set(events.Tags()["images"]) == {"a", "b"}
+
+
+def test_what_is_true_of_all_cases_is_said_once_a_validation(task, caplog):
+    class Doubtful(Inferer):
+        def __call__(self, inputs, network):
+            logging.getLogger("common.inferers.slices").warning("there is no threshold")
+            return super().__call__(inputs, network)
+
+    task.evaluator.inferer = Doubtful()
+    task.evaluator.run()
+    assert [record.message for record in caplog.records].count("there is no threshold") == 1
 
 
 def test_the_threshold_fits_what_the_full_inferer_finds_and_is_kept_with_its_settings(task, network):
