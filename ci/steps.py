@@ -12,7 +12,7 @@ from torch import nn
 
 from common.timing import synchronise
 
-from .timing import line
+from .timing import line, time_of
 
 METHODS = ("vanilla", "learn_to_ignore")
 REPEATS = 9
@@ -49,11 +49,7 @@ def time_steps(
     line("ms a step, learning to ignore", f"{ignoring:.0f}, ratio {ignoring / plain:.2f}")
     image = batch["image"][:1].to(next(network.parameters()).device)
     with eval_mode(network):
-        synchronise()
-        start = time.perf_counter()
-        inferer(image, network)
-        synchronise()
-        line("ms an image, inference", f"{1000 * (time.perf_counter() - start):.0f}")
+        line("ms an image, inference", f"{1000 * time_of(lambda: inferer(image, network)):.0f}")
     values, parameters = paper_size(paper())
     gibibytes = 4 * values / 2**30
     line("paper's size, activations", f"{values / 1e6:.0f} M values an image, {gibibytes:.2f} GiB in float32")

@@ -36,6 +36,7 @@ class Stopwatch:
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.started, self.hooks = module, 0.0, list[RemovableHandle]()
+        self.device = next((weight.device for weight in module.parameters()), None)
         self.seconds = self.gradient_seconds = 0.0
         self.calls = self.images = self.gradients = 0
 
@@ -59,21 +60,17 @@ class Stopwatch:
         return self
 
     def _start(self, module: nn.Module, given: Any) -> None:
-        synchronise(_device_of(module))
+        synchronise(self.device)
         self.started = time.perf_counter()
 
     def _answered(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        self.seconds += self._elapsed(module)
+        self.seconds += self._elapsed()
         self.calls, self.images = self.calls + 1, self.images + len(inputs[0])
 
     def _differentiated(self, module: nn.Module, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-        self.gradient_seconds += self._elapsed(module)
+        self.gradient_seconds += self._elapsed()
         self.gradients += len(outputs[0])
 
-    def _elapsed(self, module: nn.Module) -> float:
-        synchronise(_device_of(module))
+    def _elapsed(self) -> float:
+        synchronise(self.device)
         return time.perf_counter() - self.started
-
-
-def _device_of(module: nn.Module) -> torch.device | None:
-    return next((weight.device for weight in module.parameters()), None)

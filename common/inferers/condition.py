@@ -13,7 +13,7 @@ from ..schedulers import NoiseSchedule
 from .models import noise_predictor
 from .patches import Generators
 from .slices import Progress
-from .translation import Batch, Translator
+from .translation import Batch, Translator, unusual
 
 MAP_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "signed": lambda difference: difference,
@@ -21,9 +21,6 @@ MAP_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "positive": lambda difference: difference.clamp(min=0),
 }
 MAP_RANGES = ("slice", "volume")
-
-USUAL = {"index_mode": "paper", "clip_mode": "none"}
-"""Settings that are told with a threshold only where they are otherwise."""
 
 
 class ConditionDifferenceTranslator(Translator):
@@ -102,13 +99,9 @@ class ConditionDifferenceTranslator(Translator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Where the steps begin, how many there are, and what is different in the two ways.
-
-        Of ``USUAL`` what is otherwise.
-        """
+        """Where the steps begin, how many there are, what is different in the two ways, and what is ``unusual``."""
         names = ("noise_level", "num_difference_steps", "tau", "guidance_scale")
-        odd = {name: self.modes[name] for name, usual in USUAL.items() if self.modes[name] != usual}
-        return {name: getattr(self, name) for name in names} | odd
+        return {name: getattr(self, name) for name in names} | unusual(self.modes)
 
 
 class ScaledDifference:

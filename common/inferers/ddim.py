@@ -11,14 +11,11 @@ from ..schedulers import NoiseSchedule
 from .models import noise_predictor
 from .patches import Generators
 from .slices import Progress
-from .translation import Batch, Translator
+from .translation import Batch, Translator, unusual
 
 Guidance = Mapping[str, Callable[..., Guide]]
 """By the name of a part of the container what makes a guide of it, such as ``classifier_guidance`` with its target; it
 is given ``scale`` unless it has one, and ``target`` if a batch asks for something. Guides of several parts add up."""
-
-USUAL = {"index_mode": "paper", "clip_mode": "none", "heun": False, "encode_class": 0, "decode_class": 0}
-"""Settings that are told with a threshold only where they are otherwise."""
 
 
 def guides(guidance: Guidance, scale: float, batch: Batch, network: nn.Module) -> list[Guide]:
@@ -147,10 +144,7 @@ class DdimTranslator(Translator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Steps of the whole schedule, how far up it is followed and how it is inverted, the scale of the guidance.
-
-        Of ``USUAL`` what is otherwise.
-        """
+        """Steps of the whole schedule, how far and how it is followed, the guidance, and what is ``unusual``."""
         steps = {"num_inference_steps": len(self.schedule), "noise_level": self.noise_level}
-        odd = {name: getattr(self, name) for name, usual in USUAL.items() if getattr(self, name) != usual}
-        return {**steps, "guidance_scale": self.guidance_scale, "exact_inversion": self.exact_inversion, **odd}
+        guided = {"guidance_scale": self.guidance_scale, "exact_inversion": self.exact_inversion}
+        return {**steps, **guided, **unusual(vars(self))}

@@ -271,8 +271,8 @@ class SlicewiseInferer(PatchwiseInferer):
         fitted, theirs = self._fitted(network)
         if not np.isfinite(fitted):
             return f"the weights bring no threshold: masks are made with {self.default_threshold:g}."
-        ours, known = self.settings, dict.fromkeys(theirs)
-        names = known | dict.fromkeys(self.settings) if known else {}  # of a threshold that nothing is told of
+        ours = self.settings
+        names = dict.fromkeys([*theirs, *ours]) if theirs else []  # where nothing is told of it nothing is doubtful
         others = [name for name in names if not np.array_equal(theirs.get(name, False), ours.get(name, False))]
         if not others:
             return ""

@@ -1,7 +1,7 @@
 """Anomaly maps by translating images to health, and translations to whatever a network can tell of an image."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,6 +46,15 @@ class Translator(Stepwise, ABC):
             generators: one for each image.
             progress: hands on the steps of a sampler.
         """
+
+
+USUAL = {"index_mode": "paper", "clip_mode": "none", "heun": False, "encode_class": 0, "decode_class": 0}
+"""Settings of translators that are told with a threshold only where they are otherwise."""
+
+
+def unusual(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``USUAL`` that settings have otherwise."""
+    return {name: settings[name] for name, usual in USUAL.items() if settings.get(name, usual) != usual}
 
 
 Translate = Callable[[Batch, nn.Module, Generators, Progress], Sequence[Tensor]]

@@ -187,9 +187,8 @@ def test_where_each_slice_has_its_own_threshold_nothing_is_said_of_the_weights(n
 def test_a_run_in_another_way_than_the_thresholds_says_so(network, odd):
     network.set_threshold(0.1, FITTED_WITH)
     ((name, value),) = odd.items()
-    assert f"fitted with no {name}; this run has {name} {value}:" in ddim(guidance_scale=5.0, **odd).threshold_warning(
-        network
-    )
+    warning = ddim(guidance_scale=5.0, **odd).threshold_warning(network)
+    assert f"fitted with no {name}; this run has {name} {value}:" in warning
 
 
 def test_what_another_method_does_not_have_is_said(network):
